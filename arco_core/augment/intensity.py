@@ -1,0 +1,40 @@
+"""Intensity augmentation: the strong view's contrast, brightness, gamma, blur and noise."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from arco_core.augment.random import chance, uniform
+from arco_core.config.schema import AugmentConfig
+
+
+def jitter(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Randomly change contrast and brightness, blur and add noise; each image by its own parameters.
+
+    Args:
+        images: (B, C, H, W), any intensity scale; strengths are relative to each image's own spread.
+    """
+    batch = (len(images), 1, 1, 1)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    spread = images.std((1, 2, 3), keepdim=True)
+    contrast = 1.0 + uniform(batch, -config.contrast, config.contrast, generator)
+    brightness = uniform(batch, -config.brightness, config.brightness, generator)
+    changed = (images - mean) * contrast + mean + brightness * spread
+    images = torch.where(chance(batch, config.jitter_probability, generator), changed, images)
+    blurred = _blur(images, uniform((len(images),), 0.15, config.blur_sigma, generator))
+    images = torch.where(chance(batch, config.blur_probability, generator), blurred, images)
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return images + noise * spread * uniform(batch, 0.0, config.noise, generator)
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of images (B, C, H, W) by `sigma` (B,) pixels, kernel of 7, separable."""
+    offsets = torch.arange(-3, 4, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], dim=0)
+    flat = F.pad(images.flatten(0, 1)[None], (3, 3, 3, 3), mode="replicate")
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    return flat[0].view_as(images)

@@ -1,0 +1,36 @@
+"""Configuration: frozen dataclasses, one TOML file, `a.b=c` overrides, named presets."""
+
+from arco_core.config.errors import ConfigError
+from arco_core.config.load import dumps, load, loads, preset_names
+from arco_core.config.schema import (
+    ArcoConfig,
+    AugmentConfig,
+    ContrastConfig,
+    DataConfig,
+    FinetuneConfig,
+    LossWeights,
+    NetworkConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RunConfig,
+    SupervisedConfig,
+)
+
+__all__ = [
+    "ArcoConfig",
+    "AugmentConfig",
+    "ConfigError",
+    "ContrastConfig",
+    "DataConfig",
+    "FinetuneConfig",
+    "LossWeights",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "RunConfig",
+    "SupervisedConfig",
+    "dumps",
+    "load",
+    "loads",
+    "preset_names",
+]

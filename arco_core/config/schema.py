@@ -1,0 +1,309 @@
+"""What can be configured. Each class checks itself on construction.
+
+Batch sizes are global: they are divided among the workers, so results are comparable whatever
+their number. Defaults are the `paper` preset's (You et al. 2023, appendix; 2D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from arco_core.config.errors import require, require_in, require_range
+
+SAMPLER_NAMES = ("ns", "sg", "sag", "hilbert", "hilbert-antithetic", "hilbert-systematic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How scans become 2D slices, and how patients are split."""
+
+    name: str = "dataset"
+    """Name of the dataset in the store."""
+    classes: tuple[str, ...] = ()
+    """Class names, background first. Empty: take them from the scans' `dataset.json`."""
+    image_size: tuple[int, int] = (256, 256)
+    """Height and width of a slice in pixels; both divisible by 16."""
+    fit: str = "pad"
+    """`pad` crops or pads around the centre and keeps the spacing; `resize` interpolates."""
+    spacing_mm: float | None = None
+    """In-plane spacing to resample to before fitting; none keeps the scan's own."""
+    intensity: str = "minmax"
+    """Per volume: `minmax` to [0, 1] between percentiles, `zscore`, or `window` (HU to [0, 1])."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Intensity percentiles that `minmax` maps to 0 and 1."""
+    window_hu: tuple[float, float] = (-200.0, 250.0)
+    """Lower and upper bound of `window`, in Hounsfield units."""
+    slice_axis: int = 2
+    """Axis of the canonical (RAS) volume along which slices are cut."""
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            all(s >= 16 and s % 16 == 0 for s in self.image_size),
+            "data.image_size", self.image_size, "both sides must be multiples of 16, at least 16",
+        )  # fmt: skip
+        require_in("data.fit", self.fit, ("pad", "resize"))
+        require_in("data.intensity", self.intensity, ("minmax", "zscore", "window"))
+        require(
+            self.spacing_mm is None or self.spacing_mm > 0,
+            "data.spacing_mm", self.spacing_mm, "must be positive",
+        )  # fmt: skip
+        low, high = self.percentiles
+        require(0 <= low < high <= 100, "data.percentiles", self.percentiles, "0 <= low < high <= 100")
+        require(self.window_hu[0] < self.window_hu[1], "data.window_hu", self.window_hu, "low < high")
+        require(self.slice_axis in (0, 1, 2), "data.slice_axis", self.slice_axis, "must be 0, 1 or 2")
+        require_range("data.validation_fraction", self.validation_fraction, 0.0, 0.9)
+        require_range("data.test_fraction", self.test_fraction, 0.0, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The 2D U-Net of the field's semi-supervised literature."""
+
+    features: tuple[int, ...] = (16, 32, 64, 128, 256)
+    dropout: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.features) == len(self.dropout) >= 2,
+            "network.dropout", self.dropout, f"needs one value a level of features {self.features}",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation of both branches (rotation, crop, flip) and of the strong view (intensity)."""
+
+    rotation_degrees: float = 20.0
+    crop_min: float = 0.8
+    """A random crop keeps at least this share of the side."""
+    flip_probability: float = 0.5
+    jitter_probability: float = 0.8
+    contrast: float = 0.4
+    brightness: float = 0.4
+    blur_probability: float = 0.5
+    blur_sigma: float = 1.15
+    """Largest standard deviation of the blur, in pixels."""
+    noise: float = 0.1
+    """Largest standard deviation of the noise, relative to the image's own."""
+
+    def __post_init__(self) -> None:
+        require_range("augment.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
+        require(0 < self.crop_min <= 1, "augment.crop_min", self.crop_min, "must lie in (0, 1]")
+        for key in ("flip_probability", "jitter_probability", "blur_probability", "contrast"):
+            require_range(f"augment.{key}", getattr(self, key), 0.0, 1.0)
+        require(
+            self.blur_sigma >= 0.15, "augment.blur_sigma", self.blur_sigma, "must be at least 0.15 pixels"
+        )
+        for key in ("brightness", "noise"):
+            require(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """SGD, as in the paper."""
+
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = True
+    schedule: str = "poly"
+    """`poly`: (1 - step/steps)^0.9. `step`: divide by 10 every `decay_every` steps."""
+    decay_every: int = 2500
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "optimizer.lr", self.lr, "must be positive")
+        require_range("optimizer.momentum", self.momentum, 0.0, 1.0)
+        require_in("optimizer.schedule", self.schedule, ("poly", "step"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Stage one: relational semi-supervised pre-training (METHOD section 2; paper E.1)."""
+
+    steps: int = 30_000
+    labeled_batch: int = 3
+    unlabeled_batch: int = 3
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.01
+    bank_size: int = 36
+    fresh_keys: int = 5
+    embedding_dim: int = 512
+    global_weight: float = 1.0
+    local_weight: float = 1.0
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "pretrain.steps", self.steps, "must not be negative")
+        require(self.labeled_batch > 0, "pretrain.labeled_batch", self.labeled_batch, "must be positive")
+        require(self.fresh_keys > 0, "pretrain.fresh_keys", self.fresh_keys, "must be positive")
+        require(
+            self.bank_size >= self.fresh_keys,
+            "pretrain.bank_size", self.bank_size, f"must hold fresh_keys = {self.fresh_keys}",
+        )  # fmt: skip
+        require_range("pretrain.ema", self.ema, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig:
+    """The contrastive term of stage two (METHOD sections 3 and 4)."""
+
+    sampler: str = "sg"
+    grid: int = 4
+    """Cells along each axis of the class's bounding box (sg, sag)."""
+    queries: int = 256
+    """Queries per class."""
+    negatives: int = 512
+    """Negative keys per query."""
+    queries_per_negative_set: int = 32
+    """Queries that share one draw of negatives; 1 draws afresh for each query."""
+    bank_size: int = 2048
+    """Keys kept per class."""
+    keys_per_step: int = 128
+    """New keys per class and step, over all workers."""
+    temperature: float = 0.5
+    query_threshold: float = 0.3
+    """A query needs at least this teacher probability for its class."""
+
+    def __post_init__(self) -> None:
+        require_in("finetune.contrast.sampler", self.sampler, SAMPLER_NAMES)
+        for key in ("grid", "queries", "negatives", "bank_size", "keys_per_step"):
+            require(
+                getattr(self, key) > 0, f"finetune.contrast.{key}", getattr(self, key), "must be positive"
+            )
+        require(
+            self.queries_per_negative_set > 0 and self.queries % self.queries_per_negative_set == 0,
+            "finetune.contrast.queries_per_negative_set", self.queries_per_negative_set,
+            f"must divide queries = {self.queries}",
+        )  # fmt: skip
+        require(self.temperature > 0, "finetune.contrast.temperature", self.temperature, "must be positive")
+        require_range("finetune.contrast.query_threshold", self.query_threshold, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """The lambdas of stage two; a weight of 0 switches the term (and its cost) off."""
+
+    contrast: float = 0.01
+    unsupervised: float = 1.0
+    neighbors: float = 1.0
+    equivariance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("contrast", "unsupervised", "neighbors", "equivariance"):
+            require(
+                getattr(self, key) >= 0, f"finetune.weights.{key}", getattr(self, key), "must not be negative"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Stage two: anatomical contrastive fine-tuning (METHOD section 3; paper E.2, E.3)."""
+
+    steps: int = 30_000
+    labeled_batch: int = 4
+    unlabeled_batch: int = 4
+    weights: LossWeights = field(default_factory=LossWeights)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    mix: str = "cutmix"
+    strong_threshold: float = 0.97
+    """Teacher confidence that counts in the weight of the unsupervised term."""
+    weak_threshold: float = 0.7
+    """Teacher confidence above which an unlabelled pixel carries its pseudo-label."""
+    neighbor_bank: int = 36
+    neighbors: int = 5
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "finetune.steps", self.steps, "must not be negative")
+        require(self.labeled_batch > 0, "finetune.labeled_batch", self.labeled_batch, "must be positive")
+        require(
+            self.unlabeled_batch > 0, "finetune.unlabeled_batch", self.unlabeled_batch, "must be positive"
+        )
+        require_in("finetune.mix", self.mix, ("cutmix", "cutout", "classmix", "none"))
+        require_range("finetune.strong_threshold", self.strong_threshold, 0.0, 1.0)
+        require_range("finetune.weak_threshold", self.weak_threshold, 0.0, 1.0)
+        require_range("finetune.ema", self.ema, 0.0, 1.0)
+        require(
+            0 < self.neighbors <= self.neighbor_bank,
+            "finetune.neighbors", self.neighbors, f"must lie in [1, neighbor_bank = {self.neighbor_bank}]",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """The baseline: the same labels, network, augmentation and optimiser; no unlabelled scan."""
+
+    steps: int = 60_000
+    """0 means as many steps as both stages together."""
+    labeled_batch: int = 4
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "supervised.steps", self.steps, "must not be negative")
+        require(self.labeled_batch > 0, "supervised.labeled_batch", self.labeled_batch, "must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out. Nothing here changes what is computed for a given worker count."""
+
+    seed: int = 0
+    workers: int = 2
+    threads_per_worker: int = 1
+    device: str = "auto"
+    """`auto` takes a GPU where the worker has one."""
+    log_every: int = 10
+    checkpoint_every: int = 500
+    max_failures: int = 3
+    """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "run.workers", self.workers, "must be at least 1")
+        require(
+            self.threads_per_worker >= 1,
+            "run.threads_per_worker",
+            self.threads_per_worker,
+            "must be at least 1",
+        )
+        require_in("run.device", self.device, ("auto", "cpu", "cuda"))
+        require(self.log_every >= 1, "run.log_every", self.log_every, "must be at least 1")
+        require(
+            self.checkpoint_every >= 1, "run.checkpoint_every", self.checkpoint_every, "must be at least 1"
+        )
+        require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArcoConfig:
+    """Everything a run depends on, besides the dataset version and the labelled patients."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        batches = {
+            "pretrain.labeled_batch": self.pretrain.labeled_batch,
+            "pretrain.unlabeled_batch": self.pretrain.unlabeled_batch,
+            "finetune.labeled_batch": self.finetune.labeled_batch,
+            "finetune.unlabeled_batch": self.finetune.unlabeled_batch,
+            "supervised.labeled_batch": self.supervised.labeled_batch,
+        }
+        for key, batch in batches.items():
+            require(
+                batch % self.run.workers == 0,
+                key, batch, f"must be a multiple of run.workers = {self.run.workers}",
+            )  # fmt: skip
+
+    @property
+    def supervised_steps(self) -> int:
+        """Optimiser steps of the baseline: its own, or those of both stages together."""
+        return self.supervised.steps or self.pretrain.steps + self.finetune.steps

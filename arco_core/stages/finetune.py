@@ -1,0 +1,155 @@
+"""Stage two: anatomical contrastive fine-tuning (METHOD section 3; You et al. 2023, E.2, E.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arco_core.augment import RandomWarp, jitter, mix, warp
+from arco_core.banks import Bank
+from arco_core.config.schema import ArcoConfig, FinetuneConfig
+from arco_core.losses import equivariance_loss, neighbor_loss, supervised_loss, unsupervised_loss
+from arco_core.networks.teacher import make_teacher
+from arco_core.networks.unet import UNet
+from arco_core.representation import PyramidHead, image_mean
+from arco_core.stages.base import Peers, Stage
+from arco_core.stages.contrast import Contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Views:
+    """The student's images of a step (labelled ones first) and what is known of their pixels."""
+
+    images: Tensor
+    """(B, C, H, W)"""
+    labels: Tensor
+    """(B, H, W) int64: labels, then pseudo-labels."""
+    confidence: Tensor
+    """(B, H, W): 1 on labelled images, then the teacher's largest probability."""
+    labeled: int
+    """How many of the B images are labelled."""
+
+
+class FinetuneStage(Stage):
+    """ARCO. A weight of 0 leaves out its term and all it costs; all but `unsupervised` 0 is mean teacher."""
+
+    def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
+        super().__init__(config, peers)
+        settings = self.settings
+        self.student = UNet(channels, classes, config.network)
+        self.teacher = make_teacher(self.student)
+        if settings.weights.contrast or settings.weights.neighbors:
+            self.student_head = PyramidHead(self.student.pyramid_channels, predictor=True)
+            self.teacher_head = make_teacher(PyramidHead(self.student.pyramid_channels, predictor=False))
+            self.teacher_head.levels.load_state_dict(self.student_head.levels.state_dict())
+        if settings.weights.contrast:
+            dim = self.student_head.dim
+            self.class_bank = Bank(classes, settings.contrast.bank_size, dim)
+            self.contrast = Contrast(settings.contrast, self.class_bank, peers, settings.weak_threshold)
+        if settings.weights.neighbors:
+            self.image_bank = Bank(1, settings.neighbor_bank, self.student_head.dim)
+        self.random_warp = RandomWarp()
+
+    @property
+    def settings(self) -> FinetuneConfig:
+        """This stage's part of the configuration."""
+        return self.config.finetune
+
+    def load_pretrained(self, stage_one: dict[str, Any]) -> None:
+        """See `Stage.load_pretrained`: student into student, teacher into teacher."""
+        for name, module in (("student", self.student), ("teacher", self.teacher)):
+            prefix = f"{name}."
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in stage_one.items() if k.startswith(prefix)}
+            )
+        self.set_extra_state(stage_one["_extra_state"])
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Stage.forward`."""
+        weights = self.settings.weights
+        views = self._views(batch, generator)
+        logits, pyramid = self.student.forward_pyramid(views.images)
+        n = views.labeled
+        terms = {
+            "supervised": supervised_loss(logits[:n], views.labels[:n]),
+            "unsupervised": unsupervised_loss(
+                logits[n:], views.labels[n:], views.confidence[n:], self.settings.strong_threshold
+            ),
+        }
+        loss = terms["supervised"] + weights.unsupervised * terms["unsupervised"]
+        if weights.contrast or weights.neighbors:
+            with torch.no_grad():
+                teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
+        if weights.contrast:
+            terms["contrast"] = self.contrast(
+                labels=views.labels,
+                confidence=views.confidence,
+                teacher_probability=teacher_logits.softmax(1),
+                student=(pyramid, self.student_head),
+                teacher=(teacher_pyramid, self.teacher_head),
+                generator=generator,
+            )
+            loss = loss + weights.contrast * terms["contrast"]
+        if weights.neighbors:
+            terms["neighbors"] = self._neighbors([p[n:] for p in pyramid], [p[n:] for p in teacher_pyramid])
+            loss = loss + weights.neighbors * terms["neighbors"]
+        if weights.equivariance:
+            terms["equivariance"] = self._equivariance(views, logits, generator)
+            loss = loss + weights.equivariance * terms["equivariance"]
+        confident = (views.confidence[n:] >= self.settings.strong_threshold).float().mean()
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
+
+    def _views(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Views:
+        labeled, labels = self.weak_view(batch["labeled_image"], batch["labeled_label"], generator)
+        weak, _ = self.weak_view(batch["unlabeled_image"], None, generator)
+        assert labels is not None
+        with torch.no_grad():
+            confidence, pseudo = self.teacher(weak).softmax(1).max(1)
+        strong = jitter(weak, self.config.augment, generator)
+        classes = self.student.classes
+        strong, pseudo, confidence = mix(
+            self.settings.mix, strong, pseudo, confidence, classes=classes, generator=generator
+        )
+        return _Views(
+            images=torch.cat([labeled, strong]),
+            labels=torch.cat([labels, pseudo]),
+            confidence=torch.cat([torch.ones_like(labels, dtype=confidence.dtype), confidence]),
+            labeled=len(labels),
+        )
+
+    def _neighbors(self, student_pyramid: list[Tensor], teacher_pyramid: list[Tensor]) -> Tensor:
+        """L_nn on the unlabelled images; pushes their teacher representations into the bank."""
+        student = self.student_head(image_mean(student_pyramid))
+        bank = self.image_bank
+        loss = neighbor_loss(student, bank.stored[0].clone(), bank.count[0].clone(), self.settings.neighbors)
+        with torch.no_grad():
+            fresh = self.peers.gather(self.teacher_head(image_mean(teacher_pyramid)))
+        bank.push(fresh[None, -bank.size :])
+        return loss
+
+    def _equivariance(self, views: _Views, logits: Tensor, generator: torch.Generator) -> Tensor:
+        size = (logits.shape[2], logits.shape[3])
+        grid = self.random_warp.grid(len(logits), size, generator)
+        sure = (views.labels > 0) & (views.confidence >= self.settings.weak_threshold)
+        weight = warp(sure[:, None].to(logits.dtype), grid)[:, 0]
+        return equivariance_loss(self.student(warp(views.images, grid)), warp(logits.detach(), grid), weight)
+
+    def teacher_of(self) -> dict[nn.Module, nn.Module]:
+        """See `Stage.teacher_of`."""
+        pairs: dict[nn.Module, nn.Module] = {self.teacher: self.student}
+        if hasattr(self, "teacher_head"):
+            # The student's predictor has no counterpart in the teacher.
+            pairs[self.teacher_head.levels] = self.student_head.levels
+        return pairs
+
+    @property
+    def ema(self) -> float:
+        """See `Stage.ema`."""
+        return self.settings.ema
+
+    def export(self) -> UNet:
+        """See `Stage.export`."""
+        return self.teacher

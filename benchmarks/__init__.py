@@ -1,0 +1,1 @@
+"""Speed and memory, measured against a reference in the same run."""

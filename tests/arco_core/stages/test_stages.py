@@ -1,0 +1,215 @@
+"""The three stages: gradients where they belong, ablations, the teacher, and the faults not to repeat."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from arco_core.config import ArcoConfig, load
+from arco_core.config.schema import SAMPLER_NAMES
+from arco_core.stages import STAGES, Peers, Stage, build_stage
+
+SMALL = [
+    "network.features=[4,6,8]",
+    "network.dropout=[0.0,0.1,0.1]",
+    "pretrain.embedding_dim=8",
+    "finetune.contrast.queries=16",
+    "finetune.contrast.queries_per_negative_set=4",
+    "finetune.contrast.negatives=8",
+    "finetune.contrast.bank_size=64",
+    "finetune.contrast.keys_per_step=8",
+    "finetune.weak_threshold=0.0",
+    "finetune.contrast.query_threshold=0.0",
+    "finetune.strong_threshold=0.4",
+    "finetune.neighbor_bank=6",
+    "finetune.neighbors=2",
+]
+
+
+def small_config(*overrides: str) -> ArcoConfig:
+    return load(preset="demo", overrides=[*SMALL, *overrides])
+
+
+def small_stage(name: str, *overrides: str, peers: Peers | None = None) -> Stage:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stage = build_stage(name, small_config(*overrides), channels=1, classes=3, peers=peers or Peers())
+    return stage.train()
+
+
+def batch(seed: int = 0) -> dict[str, Tensor]:
+    """Images in which the class can be seen, 32 x 32."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(4, 32, 32, dtype=torch.uint8)
+    labels[:, 8:20, 6:20], labels[:, 20:28, 10:24] = 1, 2
+    noise = torch.rand(8, 1, 32, 32, generator=generator)
+    return {
+        "labeled_image": 0.3 * labels[:, None] + 0.3 * noise[:4],
+        "labeled_label": labels,
+        "unlabeled_image": 0.3 * labels[:, None] + 0.3 * noise[4:],
+    }
+
+
+def step(stage: Stage, seed: int = 0) -> dict[str, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return stage(batch(seed), torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_gradients_reach_the_student_and_nothing_of_the_teacher(name: str) -> None:
+    stage = small_stage(name)
+    for i in range(3):  # banks fill
+        loss = step(stage, i)["loss"]
+    loss.backward()
+    for key, parameter in stage.named_parameters():
+        if key.startswith("teacher"):
+            assert parameter.grad is None and not parameter.requires_grad
+        else:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_same_seed_same_bits(name: str) -> None:
+    losses = []
+    for _ in range(2):
+        stage = small_stage(name)
+        losses.append([{k: float(v) for k, v in step(stage, i).items()} for i in range(3)])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_every_sampler_trains(sampler: str) -> None:
+    stage = small_stage("finetune", f"finetune.contrast.sampler={sampler}")
+    for i in range(3):
+        terms = step(stage, i)
+    assert terms["contrast"] > 0 and torch.isfinite(terms["loss"])
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "cutout", "classmix", "none"])
+def test_every_mix_trains(mix: str) -> None:
+    assert torch.isfinite(step(small_stage("finetune", f"finetune.mix={mix}"))["loss"])
+
+
+@pytest.mark.parametrize("term", ["contrast", "neighbors", "equivariance"])
+def test_a_weight_of_zero_leaves_its_term_out(term: str) -> None:
+    terms = step(small_stage("finetune", f"finetune.weights.{term}=0"))
+    assert term not in terms
+
+
+def test_mean_teacher_has_no_heads_and_no_banks() -> None:
+    overrides = [f"finetune.weights.{t}=0" for t in ("contrast", "neighbors", "equivariance")]
+    stage = small_stage("finetune", *overrides)
+    assert {key.split(".")[0] for key in stage.state_dict()} == {"student", "teacher", "_extra_state"}
+
+
+@pytest.mark.parametrize(("term", "module"), [("contrast", "student"), ("neighbors", "student")])
+def test_each_term_alone_moves_the_student(term: str, module: str) -> None:
+    stage = small_stage("finetune")
+    for i in range(4):
+        terms = step(stage, i)
+    others = {"supervised", "unsupervised", "contrast", "neighbors", "equivariance"} - {term}
+    assert terms[term] > 0 and others <= terms.keys()
+    logits, pyramid = stage.student.forward_pyramid(batch()["unlabeled_image"])
+    assert logits.requires_grad
+    if term == "neighbors":
+        loss = stage._neighbors(pyramid, pyramid)
+        gradient = torch.autograd.grad(loss, pyramid[0])[0]
+        assert gradient.norm() > 0
+
+
+def test_teacher_is_an_average_of_parameters_and_buffers() -> None:
+    stage = small_stage("supervised", "supervised.ema=0.5")
+    key = "encoder.0.1.running_mean"
+    step(stage)
+    stage.after_step()  # the first average is the student itself
+    first = stage.student.state_dict()[key].clone()
+    assert torch.equal(stage.teacher.state_dict()[key], first)
+    step(stage, 1)
+    stage.after_step()
+    expected = (first + stage.student.state_dict()[key]) / 2
+    torch.testing.assert_close(stage.teacher.state_dict()[key], expected)
+    assert torch.equal(stage.teacher.state_dict()["encoder.0.1.num_batches_tracked"], torch.tensor(2))
+
+
+def test_teacher_warms_up_as_a_plain_mean() -> None:
+    stage = small_stage("supervised", "supervised.ema=0.99")
+    seen = []
+    for value in (1.0, 2.0, 6.0):
+        stage.student.head.bias.data.fill_(value)
+        stage.after_step()
+        seen.append(float(stage.teacher.head.bias[0]))
+    assert seen == pytest.approx([1.0, 1.5, 3.0])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_teacher_stays_in_evaluation_mode(name: str) -> None:
+    stage = small_stage(name).train()
+    assert stage.student.training and not stage.export().training
+
+
+def test_stage_two_takes_student_into_student_and_teacher_into_teacher() -> None:
+    one = small_stage("pretrain")
+    for i in range(2):
+        step(one, i)["loss"].backward()
+        with torch.no_grad():
+            for p in one.student.parameters():
+                p -= 0.1
+        one.after_step()
+    two = small_stage("finetune")
+    two.load_pretrained(one.state_dict())
+    for part in ("student", "teacher"):
+        for key, value in getattr(one, part).state_dict().items():
+            assert torch.equal(getattr(two, part).state_dict()[key], value)
+    assert two.teacher_updates == 2
+    assert not torch.equal(two.student.head.weight, two.teacher.head.weight)
+
+
+def test_a_stage_that_is_no_second_stage_refuses_pretraining() -> None:
+    with pytest.raises(TypeError, match="SupervisedStage"):
+        small_stage("supervised").load_pretrained({})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_state_dict_restores_everything(name: str) -> None:
+    stage, other = small_stage(name), small_stage(name)
+    for i in range(3):
+        step(stage, i)
+        stage.after_step()
+    other.load_state_dict(stage.state_dict())
+    assert {k: float(v) for k, v in step(stage, 9).items()} == {
+        k: float(v) for k, v in step(other, 9).items()
+    }
+
+
+def test_banks_fill_in_binary_tasks() -> None:
+    """In the released code the bank of a two-class task is one random vector for ever."""
+    stage = build_stage("finetune", small_config(), channels=1, classes=2)
+    labels = {**batch(), "labeled_label": batch()["labeled_label"].clamp_max(1)}
+    for i in range(2):
+        stage(labels, torch.Generator().manual_seed(i))
+    assert (stage.class_bank.count == 16).all()
+
+
+def test_a_class_absent_from_the_batch_takes_no_part() -> None:
+    stage = build_stage("finetune", small_config(), channels=1, classes=5)
+    for i in range(3):
+        terms = stage(batch(i), torch.Generator().manual_seed(i))
+    assert torch.isfinite(terms["loss"])
+    assert (stage.class_bank.count[:3] > 0).all()
+
+
+def test_keys_of_all_workers_enter_the_bank_in_order_of_rank() -> None:
+    """Two workers that gather see the same bank; here the second is a copy of the first."""
+    twice = Peers(count=2, gather=lambda t: torch.cat([t, t]))
+    stage = small_stage("finetune", peers=twice)
+    step(stage)
+    bank = stage.class_bank
+    assert (bank.count == 8).all()
+    assert torch.equal(bank.stored[:, :4], bank.stored[:, 4:8])
+
+
+def test_image_size_must_fit_the_network() -> None:
+    with pytest.raises(ValueError, match="multiples of 4"):
+        small_stage("supervised").student(torch.zeros(1, 1, 30, 32))
