@@ -174,6 +174,12 @@ class ContrastConfig:
                 getattr(self, key) > 0, f"finetune.contrast.{key}", getattr(self, key), "must be positive"
             )
         require(
+            self.keys_per_step <= self.bank_size,
+            "finetune.contrast.keys_per_step",
+            self.keys_per_step,
+            f"must not exceed bank_size = {self.bank_size}",
+        )
+        require(
             self.queries_per_negative_set > 0 and self.queries % self.queries_per_negative_set == 0,
             "finetune.contrast.queries_per_negative_set", self.queries_per_negative_set,
             f"must divide queries = {self.queries}",

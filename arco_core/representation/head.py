@@ -30,6 +30,15 @@ class PyramidHead(nn.Module):
         self.levels = nn.ModuleList(nn.Linear(width, width, bias=False) for width in widths)
         maps = [nn.Linear(self.dim, self.dim, bias=False) for _ in range(2 if predictor else 0)]
         self.predictor = nn.Sequential(*maps)
+        self._start_as_identity()
+
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
+        """Begin with the features themselves, so that queries and keys share a space from the first step."""
+        for level in self.levels[:-1]:
+            level.get_parameter("weight").zero_()
+        for square in (self.levels[-1], *self.predictor):
+            nn.init.eye_(square.get_parameter("weight"))
 
     def forward(self, rows: Sequence[Tensor]) -> Tensor:
         """Project `rows`, one (N, C_l) tensor a level, coarse to fine, to (N, D)."""

@@ -23,6 +23,14 @@ def pyramid_of(dims: int, dtype: torch.dtype) -> list[Tensor]:
     ]
 
 
+def random_head(channels: Sequence[int]) -> PyramidHead:
+    head = PyramidHead(channels, predictor=True)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return head
+
+
 def dense(head: PyramidHead, pyramid: Sequence[Tensor]) -> Tensor:
     """The authors' formulation: D channels at every pixel."""
     mode = "bilinear" if pyramid[0].ndim == 4 else "trilinear"
@@ -58,8 +66,7 @@ def agree(sampled: Tensor, reference: Tensor, wanted: Sequence[Tensor], rtol: fl
 @pytest.mark.parametrize("what", ["pixels", "class_mean", "image_mean"])
 def test_sampled_equals_dense(dims: int, dtype: torch.dtype, rtol: float, levels: int, what: str) -> None:
     pyramid = pyramid_of(dims, dtype)[-levels:]
-    torch.manual_seed(2)
-    head = PyramidHead(CHANNELS[-levels:], predictor=True).to(dtype)
+    head = random_head(CHANNELS[-levels:]).to(dtype)
     full = dense(head, pyramid)
     generator = torch.Generator().manual_seed(3)
     if what == "pixels":
@@ -102,7 +109,7 @@ def test_nothing_of_dense_size_is_allocated() -> None:
         torch.randn(2, c, side >> s, side >> s, requires_grad=True)
         for c, s in zip(channels, (2, 1, 0), strict=True)
     ]
-    head = PyramidHead(channels, predictor=True)
+    head = random_head(channels)
     with Watch():
         index = torch.randint(0, 2 * side * side, (256,))
         mask = torch.rand(3, 2, side, side) < 0.3
@@ -110,3 +117,10 @@ def test_nothing_of_dense_size_is_allocated() -> None:
         (rows + head(image_mean(pyramid)).sum()).backward()
     dense_size = 2 * sum(channels) * side * side
     assert largest <= 2 * channels[-1] * side * side < dense_size / 5
+
+
+def test_head_starts_as_the_features_themselves() -> None:
+    """Queries and keys share a space from the first step."""
+    rows = [torch.randn(7, c) for c in CHANNELS]
+    for predictor in (False, True):
+        assert torch.equal(PyramidHead(CHANNELS, predictor=predictor)(rows), torch.cat(rows, dim=1))

@@ -1,0 +1,160 @@
+"""The model card: what a published model is, how well it does, and what it must not be used for.
+
+Sections follow Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019 (doi:10.1145/3287560.3287596).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from arco_core.config import DataConfig
+
+_CARD = """\
+# {title}
+
+Segments {structures} in {channels}-channel scans, slice by slice, with a 2D U-Net of {parameters:,}
+parameters, trained by {method} from {labeled} labelled patients (of {train} in training; {ratio}) and the
+scans of the others.
+
+## Scores
+
+{split} patients, {cases} volumes, seed {seed}. Per volume on the scan's own grid, then the mean over volumes.
+ASD is symmetric; distances are over the volumes where the structure was found.
+
+{scores}
+
+Structures in the reference of which not a voxel was found: {missing}.
+
+## Data
+
+* Dataset version: `{dataset}`
+* Labelled patients: {patients}
+* Ground truth, scanners and population are the dataset's: the scores say nothing about others.
+
+## Intended use and limits
+
+* Research, and as a starting point that is validated locally before it is relied on.
+* **Not a medical device.** No diagnosis or treatment decision may rest on its output without a qualified
+  reader.
+* Slices are segmented one by one: no structure is guaranteed to be connected, or consistent from slice to
+  slice.
+* Trained from few annotations: expect it to fail on pathology, orientations, contrasts and artefacts that
+  the labelled patients do not show. It gives no warning when it does.
+
+## How to use it
+
+```sh
+arco predict --model THIS_FOLDER scan.nii.gz -o mask.nii.gz
+```
+
+Values of the mask: {values}.
+
+Without this project's code, `model.pt2` needs PyTorch only:
+
+```python
+import torch
+
+network = torch.export.load("model.pt2").module()
+# slices: float32 (B, {channels}, {height}, {width}), any B
+logits = network(slices)  # (B, {classes}, {height}, {width})
+mask = logits.argmax(dim=1)
+```
+
+with slices prepared as `model.json` says under `data`:
+
+{preprocessing}
+
+## Files
+
+| file | what |
+| --- | --- |
+| `model.safetensors` | weights |
+| `model.json` | preprocessing, classes, network, metrics, provenance, checksums |
+| `model.pt2` | `torch.export` program, dynamic batch |
+"""
+
+
+def model_card(
+    *,
+    classes: Sequence[str],
+    channels: int,
+    data_config: DataConfig,
+    parameters: int,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """Markdown for `README.md` of a package.
+
+    Args:
+        classes: names, background first.
+        channels: channels of the input image.
+        data_config: the preprocessing.
+        parameters: number of the network's parameters.
+        metrics: `split`, `cases`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`) and `missing`.
+        provenance: `method`, `seed`, `dataset`, `labeled_patients` and `train_patients`; what is absent
+            is said to be unknown.
+    """
+    labeled, train = provenance.get("labeled_patients"), provenance.get("train_patients")
+    height, width = data_config.image_size
+    return _CARD.format(
+        title=f"{data_config.name}: {str(provenance.get('method', 'ARCO')).upper()}",
+        structures=", ".join(classes[1:]),
+        channels=channels,
+        parameters=parameters,
+        method=str(provenance.get("method", "ARCO")).upper(),
+        labeled=len(labeled) if labeled is not None else "an unknown number of",
+        train=train if train is not None else "an unknown number",
+        ratio=f"{len(labeled) / train:.1%}" if labeled is not None and train else "unknown ratio",
+        split=str(metrics.get("split", "unknown")).capitalize(),
+        cases=metrics.get("cases", "unknown"),
+        seed=provenance.get("seed", "unknown"),
+        scores=_score_table(classes[1:], metrics),
+        missing=metrics.get("missing", "unknown"),
+        dataset=provenance.get("dataset", "unknown"),
+        patients=", ".join(f"`{p}`" for p in labeled) if labeled else "unknown",
+        values=", ".join(f"{index} {name}" for index, name in enumerate(classes)),
+        height=height,
+        width=width,
+        classes=len(classes),
+        preprocessing="\n".join(f"{i}. {step}" for i, step in enumerate(_steps(data_config), start=1)),
+    )
+
+
+def _score_table(structures: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    rows = ["| structure | DSC [%] | ASD [mm] | HD95 [mm] |", "| --- | ---: | ---: | ---: |"]
+    for name in (*structures, "mean"):
+        cells = []
+        for key, scale, digits in (("dice", 100, 1), ("asd_mm", 1, 2), ("hd95_mm", 1, 2)):
+            score = metrics.get(key, {})
+            value = score.get("mean") if name == "mean" else score.get("per_class", {}).get(name)
+            cells.append("–" if value is None else f"{value * scale:.{digits}f}")
+        label = "**mean**" if name == "mean" else name
+        rows.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _steps(config: DataConfig) -> list[str]:
+    """The preprocessing in words, in the order in which it happens."""
+    (low, high), (floor, ceiling) = config.percentiles, config.window_hu
+    intensity = {
+        "minmax": f"intensities: percentiles {low:g} and {high:g} of the volume to 0 and 1, clipped",
+        "zscore": "intensities: mean 0 and standard deviation 1 over the volume",
+        "window": f"intensities: {floor:g} HU to 0 and {ceiling:g} HU to 1, clipped",
+    }[config.intensity]
+    height, width = config.image_size
+    fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
+    spacing = (
+        "kept"
+        if config.spacing_mm is None
+        else f"resampled to {config.spacing_mm:g} mm (bilinear, antialiased)"
+    )
+    axis = ("sagittal", "coronal", "axial")[config.slice_axis]
+    return [
+        "orientation: voxel axes turned to left, posterior, inferior (LPI)",
+        intensity,
+        f"slices: {axis} (along axis {config.slice_axis}), rows along the later and columns along the "
+        "earlier of the two other axes",
+        f"in-plane spacing {spacing}",
+        f"{fit} to {height} x {width} pixels, padding with the darkest value",
+    ]

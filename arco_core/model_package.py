@@ -1,0 +1,174 @@
+"""The published model: a folder that can be used without this repository's training code.
+
+    model.safetensors   weights of the network
+    model.json          preprocessing, classes, network, metrics, provenance, checksums of the other files
+    model.pt2           `torch.export` program: images (B, C, H, W) -> logits (B, K, H, W), any B
+    README.md           model card
+
+`model.json` is written last: a folder without it is not a package.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.export import Dim
+
+from arco_core.config import DataConfig, NetworkConfig
+from arco_core.errors import ArcoError
+from arco_core.model_card import model_card
+from arco_core.networks.unet import UNet
+
+FORMAT = "arco-model"
+FORMAT_VERSION = 1
+DESCRIPTION, WEIGHTS, PROGRAM, CARD = "model.json", "model.safetensors", "model.pt2", "README.md"
+
+Config = TypeVar("Config", DataConfig, NetworkConfig)
+
+
+class ModelPackageError(ArcoError):
+    """A folder that is not a published model, or one that is damaged or of another format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """A network in evaluation mode, and what it takes to feed it."""
+
+    network: nn.Module
+    data_config: DataConfig
+    """The preprocessing that the network was trained with."""
+    network_config: NetworkConfig
+    classes: tuple[str, ...]
+    """Class names, background first; the network's output has one channel each."""
+    channels: int
+    """Channels of the input image."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """`metrics` and `provenance` of a loaded package."""
+
+
+def save_package(
+    folder: Path, model: PublishedModel, *, metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
+    """Write `model` to `folder`, which must be new or empty.
+
+    Args:
+        folder: created with its parents.
+        model: its network may be in any mode and on any device, and stays so.
+        metrics: scores by name, as `summary.json` has them; JSON-able.
+        provenance: where the model comes from (dataset, seed, labelled patients, versions); JSON-able.
+
+    Raises:
+        ModelPackageError: `folder` holds something already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
+    network = copy.deepcopy(model.network).cpu().eval()
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    _export(network, model, folder / PROGRAM)
+    (folder / CARD).write_text(
+        model_card(
+            classes=model.classes,
+            channels=model.channels,
+            data_config=model.data_config,
+            parameters=sum(p.numel() for p in network.parameters()),
+            metrics=metrics,
+            provenance=provenance,
+        ),
+        encoding="utf-8",
+    )
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "classes": model.classes,
+        "channels": model.channels,
+        "data": asdict(model.data_config),
+        "network": asdict(model.network_config),
+        "metrics": metrics,
+        "provenance": provenance,
+        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, PROGRAM, CARD)},
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_package(folder: Path) -> PublishedModel:
+    """Open a folder that `save_package` wrote; the network is on the CPU, in evaluation mode.
+
+    Raises:
+        ModelPackageError: the folder is no package, is of another format version, or is damaged.
+    """
+    description = _read_description(folder)
+    _verify(folder / WEIGHTS, description)
+    try:
+        data_config = _config(DataConfig, description["data"])
+        network_config = _config(NetworkConfig, description["network"])
+        classes, channels = tuple(map(str, description["classes"])), int(description["channels"])
+        network = UNet(channels, len(classes), network_config)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        metadata = {key: description[key] for key in ("metrics", "provenance")}
+    except KeyError as error:
+        raise ModelPackageError(f"{folder / DESCRIPTION} has no {error}: the file is damaged.") from error
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelPackageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
+    return PublishedModel(
+        network=network.eval(),
+        data_config=data_config,
+        network_config=network_config,
+        classes=classes,
+        channels=channels,
+        metadata=metadata,
+    )
+
+
+def _export(network: nn.Module, model: PublishedModel, path: Path) -> None:
+    example = torch.zeros(2, model.channels, *model.data_config.image_size)
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch")},))
+    torch.export.save(program, path)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        hint = "it has no model.json" if folder.is_dir() else "there is no such folder"
+        raise ModelPackageError(f"{folder} is not a published model: {hint}. Give a run's `model` folder.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelPackageError(f"{path} is not JSON: {error}. Fetch or publish the model again.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelPackageError(f"{path} does not describe an ARCO model: it must have format = {FORMAT!r}.")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ModelPackageError(
+            f"{path} has format version {description.get('format_version')!r}, this code reads "
+            f"{FORMAT_VERSION}: use the version of arco that published it, or publish it again."
+        )
+    return description
+
+
+def _verify(path: Path, description: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise ModelPackageError(f"{path} is missing: the package is incomplete, fetch or publish it again.")
+    expected = description.get("sha256", {}).get(path.name)
+    if _sha256(path) != expected:
+        raise ModelPackageError(f"{path} is damaged: its sha256 is not the {expected} of {DESCRIPTION}.")
+
+
+def _config(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration table from JSON, where a tuple is a list."""
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return cls(**arguments)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What the method runs on: object store, dataset versions, Ray."""

@@ -1,0 +1,92 @@
+"""One case: its files' hashes, and its samples. These functions are the tasks of `prepare`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from arco_core.config import DataConfig
+from arco_core.preprocess import Geometry, prepare_image, prepare_label
+from arco_core.samples import encode_case
+from infra.datasets.nifti import read_nifti
+from infra.datasets.readers.base import RawCase
+from infra.datasets.validate import check_label, stack_channels
+from infra.storage import Store
+
+REFERENCE_SCHEMA = pa.schema(
+    [pa.field("case_id", pa.string(), nullable=False), pa.field("label", pa.binary(), nullable=False)]
+)
+"""An annotation on the scan's own grid: uint8, C order; its shape is in the case's geometry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digests:
+    """sha256 of a case's image and of its label file."""
+
+    case_id: str
+    image: str
+    label: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """The samples of one case, and its annotation on its own grid when it has one."""
+
+    case_id: str
+    samples: pa.Table
+    reference: pa.Table | None
+    geometry: Geometry
+    source_sha256: str
+    """As `Digests.image`, of the bytes that became samples."""
+
+
+def hash_case(raw: Store, case: RawCase) -> Digests:
+    """Hash the files of `case` below `raw`."""
+    image = _image_digest([_sha256(raw.read_bytes(path)) for path in case.image_paths])
+    label = None if case.label_path is None else _sha256(raw.read_bytes(case.label_path))
+    return Digests(case_id=case.case_id, image=image, label=label)
+
+
+def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int) -> PreparedCase:
+    """Read, check and prepare `case`; `config.classes` names the classes.
+
+    Raises `DataError` for a scan or an annotation that breaks a rule.
+    """
+    images = [read_nifti(raw, path) for path in case.image_paths]
+    source_sha256 = _image_digest([image.sha256 for image in images])
+    voxels = stack_channels(images, channels)
+    slices, geometry = prepare_image(voxels, images[0].affine, config)
+    annotation = None
+    if case.label_path is not None:
+        annotation = check_label(read_nifti(raw, case.label_path), images[0], config.classes)
+    samples = encode_case(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        slices=slices,
+        label=None if annotation is None else prepare_label(annotation, geometry),
+        spacing_mm=geometry.slice_spacing_mm,
+        source_sha256=source_sha256,
+    )
+    reference = None
+    if annotation is not None:
+        columns = {"case_id": [case.case_id], "label": [annotation.tobytes()]}
+        reference = pa.table(columns, schema=REFERENCE_SCHEMA)
+    return PreparedCase(
+        case_id=case.case_id,
+        samples=samples,
+        reference=reference,
+        geometry=geometry,
+        source_sha256=source_sha256,
+    )
+
+
+def _image_digest(files: Sequence[str]) -> str:
+    """The digest of one file, or one over those of several channels."""
+    return files[0] if len(files) == 1 else _sha256(" ".join(files).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,1 @@
+"""One file a format of raw scans, all behind `readers.base.Reader`."""

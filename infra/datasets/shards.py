@@ -1,0 +1,110 @@
+"""Parquet shards: rows of whole cases, in row groups that a pool can read alone."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.datasets.manifest import Shard, ShardKind
+from infra.storage import Store
+
+ROW_GROUP_ROWS = 50
+SHARD_BYTES = 128 * 2**20
+"""A shard is closed when it has grown past this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a case's rows went: the number of the shard among its writer's, and row groups there."""
+
+    shard: int
+    row_groups: tuple[int, ...]
+
+
+class ShardWriter:
+    """Packs tables into shards below `folder`/`kind`; holds one shard on the local disk at a time.
+
+    A row group never holds rows of two `add` calls. Use it in a `with` block: leaving it uploads
+    the last shard, unless an error is under way.
+    """
+
+    def __init__(self, store: Store, folder: str, kind: ShardKind, *, shard_bytes: int = SHARD_BYTES) -> None:
+        self._store, self._folder, self._kind, self._shard_bytes = store, folder, kind, shard_bytes
+        self.shards: list[Shard] = []
+        """The finished shards; complete after the `with` block."""
+        self._workspace = tempfile.TemporaryDirectory(prefix="arco-shards-")
+        self._path = Path(self._workspace.name) / "shard.parquet"
+        self._file: BinaryIO | None = None
+        self._parquet: pq.ParquetWriter | None = None
+        self._rows = self._groups = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._finish_shard()
+        finally:
+            if self._parquet is not None:
+                self._parquet.close()
+            if self._file is not None:
+                self._file.close()
+            self._workspace.cleanup()
+
+    def add(self, table: pa.Table) -> Placement:
+        """Append `table` in row groups of its own; returns where it lies."""
+        if self._parquet is None or self._file is None:
+            self._file = self._path.open("wb")
+            self._parquet = pq.ParquetWriter(
+                self._file,
+                table.schema,
+                compression="zstd",
+                use_dictionary=False,
+                write_statistics=False,
+                store_schema=True,
+            )
+        self._parquet.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        added = -(-table.num_rows // ROW_GROUP_ROWS)
+        groups = tuple(range(self._groups, self._groups + added))
+        placement = Placement(shard=len(self.shards), row_groups=groups)
+        self._groups += added
+        self._rows += table.num_rows
+        if self._file.tell() >= self._shard_bytes:
+            self._finish_shard()
+        return placement
+
+    def _finish_shard(self) -> None:
+        if self._parquet is None or self._file is None:
+            return
+        self._parquet.close()
+        self._file.close()
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # The content is in the name, so two writers of one version never replace each other's shard.
+        name = f"{self._kind}/{len(self.shards):05d}-{digest[:12]}.parquet"
+        self._store.upload_file(self._path, f"{self._folder}/{name}")
+        size = self._path.stat().st_size
+        self.shards.append(Shard(path=name, kind=self._kind, rows=self._rows, bytes=size, sha256=digest))
+        self._parquet = self._file = None
+        self._rows = self._groups = 0
+
+
+@contextmanager
+def open_shard(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """A shard open for reading row groups: memory-mapped when local, by ranged reads otherwise."""
+    local = store.local_path(path)
+    if local is not None and local.exists():
+        with pq.ParquetFile(local, memory_map=True) as parquet:
+            yield parquet
+    else:
+        with store.open_input(path) as source, pq.ParquetFile(source, pre_buffer=True) as parquet:
+            yield parquet

@@ -1,0 +1,96 @@
+"""What a scan and its annotation must satisfy before they become samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from arco_core.errors import DataError
+from infra.datasets.nifti import Volume
+
+_AFFINE_TOLERANCE = 0.05
+"""Headers rounded by other tools differ in the third digit; a real mismatch is whole voxels."""
+
+
+def stack_channels(channels: Sequence[Volume], expected: int) -> npt.NDArray[np.generic]:
+    """Voxels (X, Y, Z) or (X, Y, Z, C) of a case's files, which must share one grid.
+
+    Raises `DataError` when they do not, or when there are not `expected` channels.
+    """
+    first = channels[0]
+    for other in channels[1:]:
+        if other.voxels.shape != first.voxels.shape:
+            raise DataError(
+                f"{other.path} has shape {other.voxels.shape}, {first.path} {first.voxels.shape}: "
+                "channels of one case must lie on one grid"
+            )
+    voxels = first.voxels if len(channels) == 1 else np.stack([c.voxels for c in channels], axis=-1)
+    found = voxels.shape[3] if voxels.ndim == 4 else 1
+    if found != expected:
+        raise DataError(f"{first.path} gives {found} channels, dataset.json names {expected}: mend either")
+    return voxels
+
+
+def check_label(label: Volume, image: Volume, classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The annotation (X, Y, Z) as class numbers.
+
+    Raises `DataError` unless it lies on the image's grid and holds values of `classes` only.
+    """
+    shape = image.voxels.shape[:3]
+    if label.voxels.shape != shape:
+        raise DataError(
+            f"{label.path} has shape {label.voxels.shape}, its image {image.path} {shape}: "
+            "a label map must lie on its image's grid"
+        )
+    if not np.allclose(label.affine, image.affine, atol=_AFFINE_TOLERANCE, rtol=1e-3):
+        raise DataError(
+            f"{label.path} and its image {image.path} have different affines "
+            f"({label.affine.round(3).tolist()} and {image.affine.round(3).tolist()}): "
+            "save the label map with its image's header"
+        )
+    values, counts = np.unique(label.voxels, return_counts=True)
+    if not np.array_equal(values, np.round(values)):
+        odd = values[values != np.round(values)]
+        raise DataError(f"{label.path} holds {_listed(odd)}, which are no class numbers: save it unresampled")
+    outside = (values < 0) | (values >= len(classes))
+    if outside.any():
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
+        raise DataError(
+            f"{label.path} has the label values {_listed(values[outside])} in {counts[outside].sum()} "
+            f"voxels; the classes are {known}: correct the annotation or the classes"
+        )
+    return label.voxels.astype(np.uint8)
+
+
+def check_no_copies(image_digests: Mapping[str, str], patients: Mapping[str, str]) -> None:
+    """Refuse one image under two patients: it would be trained on and scored on.
+
+    `image_digests` and `patients` map case ids to the sha256 of the images and to patient ids.
+    """
+    cases: dict[str, list[str]] = defaultdict(list)
+    for case, digest in image_digests.items():
+        cases[digest].append(case)
+    for copies in cases.values():
+        if len({patients[case] for case in copies}) > 1:
+            raise DataError(
+                f"the cases {', '.join(sorted(copies))} hold the same image: remove the copies, or give "
+                'them one patient under "patients" in dataset.json'
+            )
+
+
+def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tuple[str, ...]:
+    """Class names: the configuration's, which must be as many as the scans' own, or the latter."""
+    if configured and len(configured) != len(described):
+        raise DataError(
+            f"data.classes = {list(configured)} has {len(configured)} names, dataset.json has "
+            f"{len(described)}: {list(described)}; make them agree, or leave data.classes empty"
+        )
+    return tuple(configured or described)
+
+
+def _listed(values: npt.NDArray[np.generic], limit: int = 5) -> str:
+    shown = ", ".join(f"{float(v):g}" for v in values[:limit])
+    return shown + (f", … ({len(values)} values)" if len(values) > limit else "")

@@ -1,0 +1,199 @@
+"""A dataset version as its users see it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arco_core.config import DataConfig
+from arco_core.errors import DataError
+from arco_core.preprocess import Geometry
+from arco_core.samples import decode_images, decode_labels
+from infra.datasets.manifest import CASES, MANIFEST, Manifest
+from infra.datasets.shards import open_shard
+from infra.datasets.splits import SPLITS, choose_labeled
+from infra.storage import NotFound, Store
+
+CASES_SCHEMA = pa.schema(
+    [
+        pa.field("case_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("annotated", pa.bool_(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row_groups", pa.list_(pa.int32()), nullable=False),
+        pa.field("rows", pa.int32(), nullable=False),
+        pa.field("reference_shard", pa.string()),
+        pa.field("reference_row_groups", pa.list_(pa.int32()), nullable=False),
+        pa.field("geometry", pa.string(), nullable=False),
+        pa.field("source_images", pa.list_(pa.string()), nullable=False),
+        pa.field("source_label", pa.string()),
+        pa.field("source_sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseEntry:
+    """One scan of a version."""
+
+    case_id: str
+    patient_id: str
+    split: str
+    """`train`, `validation` or `test`."""
+    annotated: bool
+    shard: str
+    """Path of the shard that holds the slices, relative to the version."""
+    row_groups: tuple[int, ...]
+    rows: int
+    """Number of slices."""
+    reference_shard: str | None
+    reference_row_groups: tuple[int, ...]
+    geometry: Geometry
+    source_images: tuple[str, ...]
+    """Files of the scan, relative to the raw folder."""
+    source_label: str | None
+    source_sha256: str
+    """Of the image file; of its files' digests where each channel has its own."""
+
+
+class DatasetVersion:
+    """An immutable dataset in a store. Open it with `DatasetVersion.open`; can be pickled."""
+
+    def __init__(self, store: Store, manifest: Manifest, cases: Iterable[CaseEntry]) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.cases = list(cases)
+        """Sorted by case id."""
+
+    @classmethod
+    def open(cls, url: str) -> DatasetVersion:
+        """The version at `url` (…/datasets/<name>/<version>).
+
+        Raises `DataError` when there is none, or when its tables are not what the manifest says.
+        """
+        store = Store(url)
+        try:
+            data = store.read_bytes(MANIFEST)
+        except NotFound as error:
+            raise DataError(
+                f"{url} is no dataset version: it has no {MANIFEST}; prepare the dataset, or correct the URL"
+            ) from error
+        manifest = Manifest.from_json(data, store.join(MANIFEST))
+        table = store.read_bytes(CASES)
+        if hashlib.sha256(table).hexdigest() != manifest.cases_sha256:
+            raise DataError(f"{store.join(CASES)} is not the table that {MANIFEST} names: prepare it again")
+        return cls(store, manifest, decode_cases(table))
+
+    @property
+    def url(self) -> str:
+        """URL of the version's folder."""
+        return self.store.url
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """12 hexadecimal digits over scans, settings and format."""
+        return self.manifest.version
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label value, background first."""
+        return self.manifest.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.manifest.channels
+
+    @property
+    def data_config(self) -> DataConfig:
+        """The settings that the scans were prepared with."""
+        return self.manifest.data
+
+    def patients(self, split: str) -> tuple[str, ...]:
+        """Sorted patients of `train`, `validation` or `test`."""
+        if split not in SPLITS:
+            raise DataError(f"split {split!r} does not exist; there are {', '.join(SPLITS)}")
+        return self.manifest.splits[split]
+
+    def labeled_patients(self, amount: float, seed: int) -> tuple[str, ...]:
+        """Annotated train patients for an experiment with `amount` labels.
+
+        `amount` >= 1 is a number of patients; below 1 a ratio of all train patients, rounded half
+        up. Sets of one seed are nested. Raises `DataError` when it rounds to none or exceeds the
+        annotated ones.
+        """
+        annotated = {e.patient_id for e in self.cases if e.annotated and e.split == "train"}
+        return choose_labeled(annotated, self.patients("train"), amount, seed)
+
+    def cases_of(self, patients: Collection[str]) -> list[CaseEntry]:
+        """Cases of `patients`, sorted by case id. Raises `DataError` for an unknown patient."""
+        wanted = set(patients)
+        unknown = wanted.difference(entry.patient_id for entry in self.cases)
+        if unknown:
+            raise DataError(f"{self.url} has no patient {', '.join(sorted(unknown)[:5])}")
+        return [entry for entry in self.cases if entry.patient_id in wanted]
+
+    def case(self, case_id: str) -> CaseEntry:
+        """The entry of one case. Raises `DataError` for an unknown one."""
+        try:
+            return self._by_id[case_id]
+        except KeyError as error:
+            raise DataError(f"{self.url} has no case {case_id!r}") from error
+
+    def read_case(self, case_id: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+        """Slices (S, C, H, W) of a case and, when annotated, its labels (S, H, W)."""
+        entry = self.case(case_id)
+        with open_shard(self.store, entry.shard) as shard:
+            table = shard.read_row_groups(list(entry.row_groups))
+        labels = decode_labels(table) if entry.annotated else None
+        return decode_images(table).astype(np.float32), labels
+
+    def reference(self, case_id: str) -> npt.NDArray[np.uint8] | None:
+        """The annotation (X, Y, Z) on the scan's own grid, or none for an unlabelled case."""
+        entry = self.case(case_id)
+        if entry.reference_shard is None:
+            return None
+        with open_shard(self.store, entry.reference_shard) as shard:
+            table = shard.read_row_groups(list(entry.reference_row_groups))
+        flat = np.frombuffer(table["label"][0].as_py(), np.uint8)
+        return flat.reshape(entry.geometry.shape).copy()
+
+    @cached_property
+    def _by_id(self) -> dict[str, CaseEntry]:
+        return {entry.case_id: entry for entry in self.cases}
+
+
+def encode_cases(cases: Iterable[CaseEntry]) -> bytes:
+    """`cases.parquet`."""
+    rows = [vars(entry) | {"geometry": entry.geometry.to_json()} for entry in cases]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=CASES_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode_cases(data: bytes) -> list[CaseEntry]:
+    """The entries that `encode_cases` wrote."""
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    return [
+        CaseEntry(
+            **row
+            | {key: tuple(row[key]) for key in ("row_groups", "reference_row_groups", "source_images")}
+            | {"geometry": Geometry.from_json(row["geometry"])}
+        )
+        for row in rows
+    ]

@@ -1,0 +1,114 @@
+"""A folder as an object store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from arco_core.errors import StoreError
+from infra.storage.errors import AlreadyExists, NotFound
+
+TEMPORARY = ".arco-tmp-"
+"""Start of the names of files being written; never listed, never read."""
+
+
+class LocalBackend:
+    """Objects are files below `root`, which is created by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def exists(self, key: str) -> bool:
+        """See `Backend`."""
+        return self._path(key).is_file()
+
+    def read_bytes(self, key: str) -> bytes:
+        """See `Backend`."""
+        with self._errors("read", key):
+            return self._path(key).read_bytes()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """See `Backend`: a complete temporary file takes the place of the old one."""
+        with self._errors("write", key), self._written(key, data) as temporary:
+            os.replace(temporary, self._path(key))
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """See `Backend`: linking a complete temporary file fails when the name is taken."""
+        with self._errors("write", key), self._written(key, data) as temporary:
+            try:
+                os.link(temporary, self._path(key))
+            except FileExistsError as error:
+                raise AlreadyExists(f"{self._path(key)} exists already and was left as it is") from error
+
+    def upload_file(self, local: Path, key: str) -> None:
+        """See `Backend`."""
+        with self._errors("write", key), self._temporary(key) as temporary:
+            shutil.copyfile(local, temporary)
+            os.replace(temporary, self._path(key))
+
+    def download_file(self, key: str, local: Path) -> None:
+        """See `Backend`."""
+        with self._errors("read", key):
+            shutil.copyfile(self._path(key), local)
+
+    def list(self, prefix: str) -> list[str]:
+        """See `Backend`."""
+        with self._errors("list", prefix):
+            files = (path for path in self._path(prefix).rglob("*") if path.is_file())
+            keys = (path.relative_to(self.root).as_posix() for path in files)
+            return sorted(key for key in keys if not key.rpartition("/")[2].startswith(TEMPORARY))
+
+    def delete(self, key: str) -> None:
+        """See `Backend`."""
+        with self._errors("delete", key):
+            self._path(key).unlink(missing_ok=True)
+
+    def open_input(self, key: str) -> BinaryIO:
+        """See `Backend`."""
+        with self._errors("read", key):
+            return self._path(key).open("rb")
+
+    def local_path(self, key: str) -> Path | None:
+        """See `Backend`."""
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        return self.root / key if key else self.root
+
+    @contextmanager
+    def _temporary(self, key: str) -> Iterator[Path]:
+        """A name beside the object's, removed again whatever happens."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[Path]:
+        with self._temporary(key) as temporary:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+
+    @contextmanager
+    def _errors(self, action: str, key: str) -> Iterator[None]:
+        path = self._path(key)
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} does not exist") from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot {action} {path}: {error.strerror or error}; choose a store that this user may "
+                "read and write, with space left"
+            ) from error

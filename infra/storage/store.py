@@ -1,0 +1,115 @@
+"""One root URL and the objects below it."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from arco_core.errors import StoreError
+from infra.storage.backend import Backend
+from infra.storage.local import LocalBackend
+from infra.storage.s3 import S3Backend
+
+
+class Store:
+    """Objects below `url`: a plain path, `file://…` or `s3://bucket/prefix`.
+
+    Objects are named by a path relative to the root (`"runs/a/metrics.jsonl"`). A store can be
+    pickled. Credentials and endpoint of an S3 come from the AWS environment or the pod's identity.
+    Every failure is a `StoreError`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._backend: Backend
+        if not url:
+            raise StoreError("store URL '' is empty; use a path, file:// or s3://")
+        scheme, separator, rest = str(url).partition("://")
+        if scheme == "s3" and separator:
+            bucket, _, prefix = rest.partition("/")
+            if not bucket:
+                raise StoreError(f"store URL {url!r} names no bucket; write s3://bucket/prefix")
+            prefix = prefix.strip("/")
+            self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+            self._backend = S3Backend(bucket, prefix)
+        elif not separator or scheme == "file":
+            path = Path(unquote(urlsplit(url).path)) if separator else Path(url).expanduser()
+            self.url = str(path.absolute())
+            self._backend = LocalBackend(path.absolute())
+        else:
+            raise StoreError(f"store URL {url!r}: {scheme}:// is not supported; use a path, file:// or s3://")
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def join(self, *parts: str) -> str:
+        """The URL of an object or folder below the root, for another `Store` or step."""
+        return "/".join([self.url, *(_checked(part) for part in parts)])
+
+    def exists(self, path: str) -> bool:
+        """Whether the object exists."""
+        return self._backend.exists(_checked(path))
+
+    def read_bytes(self, path: str) -> bytes:
+        """The object's content. Raises `NotFound`."""
+        return self._backend.read_bytes(_checked(path))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Create or replace an object; readers see the old content or the new, never a part."""
+        self._backend.write_bytes(_checked(path), data)
+
+    def put_if_absent(self, path: str, data: bytes) -> None:
+        """Create an object. Raises `AlreadyExists` when there is one: of several writers one wins."""
+        self._backend.put_if_absent(_checked(path), data)
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Sorted paths of all objects below the folder `prefix`."""
+        return self._backend.list(_checked(prefix) if prefix else "")
+
+    def delete(self, path: str) -> None:
+        """Remove an object; no error when there is none."""
+        self._backend.delete(_checked(path))
+
+    def open_input(self, path: str) -> BinaryIO:
+        """A seekable binary reader, usable by `pyarrow.parquet`. Raises `NotFound`."""
+        return self._backend.open_input(_checked(path))
+
+    def local_path(self, path: str) -> Path | None:
+        """The file behind an object, or none when the store is not a local folder."""
+        return self._backend.local_path(_checked(path))
+
+    def upload_file(self, local: Path, path: str) -> None:
+        """Create or replace an object from a local file of any size."""
+        self._backend.upload_file(local, _checked(path))
+
+    def upload_folder(self, local: Path, prefix: str) -> None:
+        """Upload every file below `local` to the same relative path below `prefix`."""
+        for file in sorted(path for path in local.rglob("*") if path.is_file()):
+            self.upload_file(file, f"{prefix}/{file.relative_to(local).as_posix()}")
+
+    def download_folder(self, prefix: str, local: Path) -> None:
+        """Download every object below `prefix` into the folder `local`."""
+        for path in self.list(prefix):
+            target = local / PurePosixPath(path).relative_to(_checked(prefix))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._backend.download_file(path, target)
+
+    def check_writable(self) -> None:
+        """Write and remove a small object. Raises `StoreError` naming URL, cause and way out."""
+        probe = f".arco-probe-{uuid.uuid4().hex}"
+        try:
+            self.write_bytes(probe, b"")
+            self.delete(probe)
+        except StoreError as error:
+            raise StoreError(f"the store {self.url} is not writable: {error}") from error
+
+
+def _checked(path: str) -> str:
+    """`path` without slashes at its ends; refuses what would leave the store."""
+    cleaned = path.strip("/")
+    if not cleaned or path.startswith("/") or any(part in ("", ".", "..") for part in cleaned.split("/")):
+        raise StoreError(
+            f"object path {path!r}: must be relative to the store, without empty or dotted parts"
+        )
+    return cleaned

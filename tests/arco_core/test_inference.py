@@ -1,0 +1,128 @@
+"""Slices to probabilities, and scans to masks on their own grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from arco_core.config import DataConfig, NetworkConfig
+from arco_core.errors import DataError
+from arco_core.inference import predict_slices, segment_slices, segment_volume
+from arco_core.model_package import PublishedModel
+from arco_core.networks.unet import UNet
+
+
+class Bands(nn.Module):
+    """Class 2 above 0.75, class 1 above 0.25, class 0 below: a segmentation that can be foretold."""
+
+    def __init__(self, channel: int = 0) -> None:
+        super().__init__()
+        self.channel = channel
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        value = x[:, self.channel]
+        return torch.stack([torch.full_like(value, 0.25), value, 3 * value - 1.5], dim=1)
+
+
+def bands_model(channels: int = 1, **data: Any) -> PublishedModel:
+    return PublishedModel(
+        network=Bands(channels - 1),
+        data_config=DataConfig(image_size=(32, 32), percentiles=(0.0, 100.0), **data),
+        network_config=NetworkConfig(),
+        classes=("background", "dim", "bright"),
+        channels=channels,
+    )
+
+
+def scan(shape: tuple[int, ...] = (20, 30, 7)) -> np.ndarray:
+    """Blocks of 0, 500 and 1000."""
+    volume = np.zeros(shape, np.int16)
+    volume[4:12, 6:20, 1:5] = 500
+    volume[6:9, 8:14, 2:4] = 1000
+    return volume
+
+
+def expected(volume: np.ndarray) -> np.ndarray:
+    return (volume // 500).astype(np.uint8)
+
+
+def test_probabilities_are_the_networks_softmax_in_evaluation_mode() -> None:
+    network = UNet(1, 3, NetworkConfig(features=(4, 8), dropout=(0.5, 0.5))).train()
+    slices = np.random.default_rng(0).normal(size=(5, 1, 16, 16)).astype(np.float32)
+    probabilities = predict_slices(network, slices, batch=2)
+    assert network.training
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (5, 3, 16, 16)
+    with torch.inference_mode():
+        whole = network.eval()(torch.from_numpy(slices)).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities, whole, atol=1e-6)
+    assert np.array_equal(segment_slices(network, slices, batch=3), whole.argmax(1))
+
+
+def test_a_batch_is_never_larger_than_asked() -> None:
+    network = Bands()
+    segment_slices(network, np.zeros((7, 1, 16, 16), np.float32), batch=3)
+    assert network.batches == [3, 3, 1]
+
+
+def test_the_mode_is_put_back_after_an_error() -> None:
+    network = UNet(1, 2, NetworkConfig(features=(4, 8), dropout=(0.0, 0.0))).train()
+    with pytest.raises(ValueError, match="multiples of 2"):
+        predict_slices(network, np.zeros((1, 1, 15, 16), np.float32))
+    assert network.training
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 16, 16), (4, 16, 16)])
+def test_no_slices_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="at least one slice"):
+        predict_slices(Bands(), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(
+    "affine",
+    [np.eye(4), np.diag([-1.0, -1.0, 3.0, 1.0]), np.eye(4)[[2, 0, 1, 3]]],
+    ids=["RAS", "LPS", "permuted"],
+)
+def test_mask_lies_on_the_scans_own_grid(affine: np.ndarray, axis: int) -> None:
+    volume = scan()
+    mask = segment_volume(bands_model(slice_axis=axis), volume, affine)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, expected(volume))
+
+
+def test_voxels_cropped_away_are_background() -> None:
+    volume = np.full((60, 20, 4), 1000, np.int16)
+    volume[0] = 0
+    mask = segment_volume(bands_model(), volume, np.eye(4))
+    assert mask.shape == volume.shape
+    assert mask[30].all() and not mask[:10].any() and not mask[-10:].any()
+
+
+def test_channels_reach_the_network_in_order() -> None:
+    volume = np.stack([scan()[::-1], scan()], axis=-1)
+    assert np.array_equal(segment_volume(bands_model(channels=2), volume, np.eye(4)), expected(scan()))
+
+
+def test_a_single_fourth_axis_is_one_channel() -> None:
+    assert np.array_equal(segment_volume(bands_model(), scan()[..., None], np.eye(4)), expected(scan()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "message"),
+    [
+        ((20, 30, 7, 4), 1, r"4 channel\(s\), and the model was trained on 1: pick one volume"),
+        ((20, 30, 7), 2, r"1 channel\(s\), and the model was trained on 2: stack the 2 channels"),
+        ((20, 30), 1, r"must be \(X, Y, Z\)"),
+        ((20, 30, 7, 1, 3), 1, r"must be \(X, Y, Z\)"),
+    ],
+)
+def test_wrong_number_of_channels_is_named(shape: tuple[int, ...], channels: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        segment_volume(bands_model(channels=channels), np.zeros(shape, np.int16), np.eye(4))

@@ -1,0 +1,172 @@
+"""Scores against analytic cases and an independent implementation (scipy's distance transforms)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import ndimage
+
+from arco_core.errors import DataError
+from arco_core.metrics import ClassScore, Convention, score_case
+
+Volume = npt.NDArray[np.uint8]
+CLASSES = ("background", "structure")
+ISOTROPIC = (1.0, 1.0, 1.0)
+
+
+def empty(shape: tuple[int, int, int] = (24, 20, 16)) -> Volume:
+    return np.zeros(shape, np.uint8)
+
+
+def cube(start: tuple[int, int, int], side: int = 6) -> Volume:
+    volume = empty()
+    volume[tuple(slice(s, s + side) for s in start)] = 1
+    return volume
+
+
+def ball(radius_mm: float, spacing_mm: tuple[float, float, float], shape: tuple[int, int, int]) -> Volume:
+    axes = [(np.arange(n) - n // 2) * s for n, s in zip(shape, spacing_mm, strict=True)]
+    grid = np.meshgrid(*axes, indexing="ij")
+    return np.asarray(sum(g**2 for g in grid) <= radius_mm**2, dtype=np.uint8)
+
+
+def only(prediction: Volume, reference: Volume, **kwargs: Any) -> ClassScore:
+    (score,) = score_case(prediction, reference, kwargs.pop("spacing_mm", ISOTROPIC), CLASSES, **kwargs)
+    return score
+
+
+def naive(prediction: Volume, reference: Volume, spacing: tuple[float, ...], convention: str) -> list[float]:
+    """Dice, ASD, HD95 of two non-empty masks, from the definitions."""
+    p, r = prediction > 0, reference > 0
+    dice = 2 * int((p & r).sum()) / int(p.sum() + r.sum())
+    surface_p, surface_r = (m & ~ndimage.binary_erosion(m) for m in (p, r))
+    to_r = ndimage.distance_transform_edt(~surface_r, sampling=spacing)[surface_p]
+    to_p = ndimage.distance_transform_edt(~surface_p, sampling=spacing)[surface_r]
+    both = np.concatenate([to_r, to_p])
+    if convention == "released":
+        return [dice, float(to_r.mean()), float(np.percentile(both, 95))]
+    return [dice, float(both.mean()), float(max(np.percentile(to_r, 95), np.percentile(to_p, 95)))]
+
+
+@pytest.mark.parametrize("convention", ["arco", "released"])
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_the_definitions_on_ragged_shapes(seed: int, convention: Convention) -> None:
+    rng = np.random.default_rng(seed)
+    smooth = [ndimage.gaussian_filter(rng.normal(size=(22, 18, 12)), 2.0) for _ in range(2)]
+    mixed = 0.6 * smooth[0] + 0.4 * smooth[1]
+    prediction, reference = ((s > np.quantile(s, 0.8)).astype(np.uint8) for s in (smooth[0], mixed))
+    spacing = (0.7, 1.3, 5.0)
+    score = only(prediction, reference, spacing_mm=spacing, convention=convention)
+    mm, voxel = (naive(prediction, reference, s, convention) for s in (spacing, ISOTROPIC))
+    assert [score.dice, score.asd_mm, score.hd95_mm] == pytest.approx(mm, rel=1e-5)
+    assert [score.asd_voxel, score.hd95_voxel] == pytest.approx(voxel[1:], rel=1e-5)
+    assert not score.missing
+
+
+def test_identical_masks_are_perfect() -> None:
+    score = only(cube((3, 4, 5)), cube((3, 4, 5)))
+    assert (score.dice, score.asd_mm, score.hd95_mm, score.missing) == (1.0, 0.0, 0.0, False)
+
+
+def test_shifted_cube() -> None:
+    """A cube of side 6 moved by 2 along x: an overlap of 4/6, and no voxel farther than 2."""
+    score = only(cube((3, 4, 5)), cube((5, 4, 5)))
+    assert score.dice == pytest.approx(4 / 6)
+    assert score.hd95_voxel == 2.0
+    assert score.asd_voxel is not None and 0 < score.asd_voxel < 2
+
+
+@pytest.mark.parametrize(("axis", "expected_mm"), [(0, 0.5), (1, 1.5), (2, 10.0)])
+def test_spacing_scales_each_axis_by_its_own_size(axis: int, expected_mm: float) -> None:
+    """Two one-voxel masks a voxel apart along one axis are a voxel's size apart."""
+    prediction, reference = empty(), empty()
+    reference[8, 8, 8] = 1
+    prediction[tuple(9 if a == axis else 8 for a in range(3))] = 1
+    score = only(prediction, reference, spacing_mm=(0.5, 1.5, 10.0))
+    assert (score.asd_mm, score.hd95_mm) == (expected_mm, expected_mm)
+    assert (score.asd_voxel, score.hd95_voxel) == (1.0, 1.0)
+
+
+def test_concentric_balls_are_their_radii_apart() -> None:
+    spacing = (0.5, 0.5, 1.0)
+    small, large = (ball(r, spacing, (81, 81, 41)) for r in (10.0, 15.0))
+    score = only(small, large, spacing_mm=spacing)
+    assert score.dice == pytest.approx(2 * 10**3 / (10**3 + 15**3), abs=0.01)
+    assert score.asd_mm == pytest.approx(5.0, abs=0.5)
+    assert score.hd95_mm == pytest.approx(5.0, abs=1.0)
+
+
+def test_symmetric_in_prediction_and_reference() -> None:
+    a, b = ball(4.0, ISOTROPIC, (24, 20, 16)), cube((8, 6, 5), side=7)
+    forward, backward = only(a, b), only(b, a)
+    assert forward == backward
+    one_sided = [only(x, y, convention="released").asd_mm for x, y in ((a, b), (b, a))]
+    assert one_sided[0] != one_sided[1]
+
+
+def test_margin_around_the_structures_changes_nothing() -> None:
+    a, b = cube((0, 4, 5)), cube((2, 5, 5))
+    padded = [np.pad(v, ((9, 3), (0, 7), (20, 1))) for v in (a, b)]
+    assert only(a, b) == only(padded[0], padded[1])
+
+
+NONE, ZERO = (None,) * 4, (0.0,) * 4
+
+
+@pytest.mark.parametrize(
+    ("convention", "predicted", "present", "dice", "distances", "missing"),
+    [
+        ("arco", False, True, 0.0, NONE, True),
+        ("arco", True, False, 0.0, NONE, False),
+        ("arco", False, False, 1.0, NONE, False),
+        ("released", False, True, 0.0, ZERO, True),
+        ("released", True, False, 1.0, ZERO, False),
+        ("released", False, False, 0.0, ZERO, False),
+    ],
+)
+def test_empty_masks(
+    convention: Convention,
+    predicted: bool,
+    present: bool,
+    dice: float,
+    distances: tuple[float | None, ...],
+    missing: bool,
+) -> None:
+    score = only(
+        cube((1, 1, 1)) if predicted else empty(),
+        cube((2, 2, 2)) if present else empty(),
+        convention=convention,
+    )
+    assert (score.dice, score.missing) == (dice, missing)
+    assert (score.asd_mm, score.hd95_mm, score.asd_voxel, score.hd95_voxel) == distances
+
+
+def test_classes_are_scored_apart_and_in_order() -> None:
+    prediction, reference = cube((2, 2, 2)), cube((2, 2, 2))
+    prediction[18, 5, 5] = reference[19, 5, 5] = 2
+    scores = score_case(prediction, reference, ISOTROPIC, ("background", "a", "b", "c"))
+    assert [s.class_name for s in scores] == ["a", "b", "c"]
+    assert [s.dice for s in scores] == [1.0, 0.0, 1.0]
+    assert [s.asd_mm for s in scores] == [0.0, 1.0, None]
+
+
+def test_integer_spacing_is_accepted_and_no_warning_escapes() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score = only(cube((1, 1, 1)), cube((2, 1, 1)), spacing_mm=(1, np.float32(2.5), 1.2))
+    assert score.hd95_mm == pytest.approx(1.0)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(DataError, match="one shape"):
+        only(empty(), empty((4, 4, 4)))
+    with pytest.raises(DataError, match="holds label 7: must be below 2"):
+        only(cube((1, 1, 1)) * np.uint8(7), empty())
+    with pytest.raises(DataError, match="three positive numbers"):
+        only(empty(), empty(), spacing_mm=(1.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="convention 'medpy'"):
+        only(empty(), empty(), convention="medpy")

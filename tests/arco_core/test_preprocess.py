@@ -1,0 +1,174 @@
+"""Slices and back: every voxel of a label map must return to its place."""
+
+from __future__ import annotations
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel import orientations
+
+from arco_core.config import DataConfig
+from arco_core.errors import DataError
+from arco_core.preprocess import Geometry, prepare_image, prepare_label, restore_label
+
+SHAPE = (20, 24, 10)
+
+
+def random_volume(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+
+
+def random_label(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, shape).astype(np.uint8)
+
+
+def affine_of(codes: str, spacing: tuple[float, float, float] = (1.5, 1.2, 8.0)) -> np.ndarray:
+    """An affine whose voxel axes point to `codes`, with `spacing` along the voxel axes."""
+    axes = orientations.axcodes2ornt(tuple(codes))
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel_axis, (world_axis, flip) in enumerate(axes):
+        affine[int(world_axis), voxel_axis] = flip * spacing[voxel_axis]
+    affine[:3, 3] = (-30, 12, 7)
+    return affine
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "ASL", "SRA", "LIA"])
+def test_round_trip_is_exact_for_every_orientation(codes: str, slice_axis: int) -> None:
+    config = DataConfig(image_size=(32, 32), slice_axis=slice_axis)
+    label = random_label(SHAPE)
+    geometry = Geometry.plan(SHAPE, affine_of(codes), config)
+    slices = prepare_label(label, geometry)
+    assert slices.shape == (geometry.slices, 32, 32)
+    np.testing.assert_array_equal(restore_label(slices, geometry), label)
+
+
+def test_image_and_label_stay_aligned() -> None:
+    label = random_label(SHAPE)
+    config = DataConfig(image_size=(32, 32), percentiles=(0.0, 100.0))
+    slices, geometry = prepare_image(label.astype(np.float32), affine_of("PIR"), config)
+    np.testing.assert_allclose(slices[:, 0] * 2, prepare_label(label, geometry))
+
+
+def test_slices_do_not_depend_on_how_the_file_stores_the_volume() -> None:
+    image = nib.Nifti1Image(random_volume(SHAPE), affine_of("RAS"))
+    config = DataConfig(image_size=(32, 32))
+    expected, _ = prepare_image(np.asarray(image.dataobj), image.affine, config)
+    for codes in ("LPS", "SAR"):
+        turn = orientations.ornt_transform(
+            orientations.io_orientation(image.affine), orientations.axcodes2ornt(tuple(codes))
+        )
+        turned = image.as_reoriented(turn)
+        slices, _ = prepare_image(np.asarray(turned.dataobj), turned.affine, config)
+        np.testing.assert_array_equal(slices, expected)
+
+
+def test_axial_slices_show_the_front_on_top_and_the_right_side_left() -> None:
+    volume = np.zeros((16, 16, 4), np.float32)
+    volume[15, 15, 0] = 1  # RAS: the patient's right-most, front-most voxel of the lowest slice
+    config = DataConfig(image_size=(16, 16), percentiles=(0, 100))
+    slices, _ = prepare_image(volume, affine_of("RAS"), config)
+    assert np.argwhere(slices[:, 0] == 1).tolist() == [[3, 0, 0]]
+
+
+def test_cropped_away_voxels_become_background_and_the_rest_is_exact() -> None:
+    config = DataConfig(image_size=(16, 16))
+    label = random_label((21, 24, 10)) + 1
+    geometry = Geometry.plan(label.shape, affine_of("LPS"), config)
+    restored = restore_label(prepare_label(label, geometry), geometry)
+    inside = np.zeros(label.shape, bool)
+    inside[2:18, 4:20] = True
+    np.testing.assert_array_equal(restored[inside], label[inside])
+    assert not restored[~inside].any()
+
+
+@pytest.mark.parametrize(("fit", "spacing"), [("resize", None), ("pad", 0.7)])
+def test_resampling_up_and_back_is_exact_by_nearest_neighbour(fit: str, spacing: float | None) -> None:
+    config = DataConfig(image_size=(64, 64), fit=fit, spacing_mm=spacing)
+    label = random_label(SHAPE)
+    geometry = Geometry.plan(SHAPE, affine_of("LPS"), config)
+    np.testing.assert_array_equal(restore_label(prepare_label(label, geometry), geometry), label)
+
+
+def test_geometry_reports_spacings_and_survives_json() -> None:
+    config = DataConfig(image_size=(64, 64), spacing_mm=0.75)
+    geometry = Geometry.plan(SHAPE, affine_of("LPS"), config)
+    assert geometry.voxel_spacing_mm == pytest.approx((1.5, 1.2, 8.0))
+    assert geometry.resampled == (38, 40)
+    assert geometry.slice_spacing_mm == pytest.approx((1.2 * 24 / 38, 0.75))
+    assert Geometry.from_json(geometry.to_json()) == geometry
+
+
+def test_minmax_maps_the_percentiles_and_pads_with_the_darkest_value() -> None:
+    slices, _ = prepare_image(random_volume(SHAPE), affine_of("LPS"), DataConfig(image_size=(32, 32)))
+    assert slices.dtype == np.float32 and slices.shape == (10, 1, 32, 32)
+    assert slices.min() == 0 and slices.max() == 1
+    assert (slices[:, :, :4] == 0).all()
+
+
+def test_zscore_and_window() -> None:
+    volume = random_volume(SHAPE)
+    config = DataConfig(image_size=(16, 16), intensity="zscore")
+    slices, _ = prepare_image(volume[:16, :16], affine_of("LPS"), config)
+    assert slices.mean() == pytest.approx(0, abs=1e-5) and slices.std() == pytest.approx(1, abs=1e-5)
+    config = DataConfig(image_size=(32, 32), intensity="window", window_hu=(0.0, 200.0))
+    slices, _ = prepare_image(np.full(SHAPE, 50.0), affine_of("LPS"), config)
+    assert (slices == 0.25).all()
+
+
+def test_channels_are_scaled_each_for_itself() -> None:
+    volume = random_volume((*SHAPE, 2))
+    volume[..., 1] *= 1000
+    slices, _ = prepare_image(volume, affine_of("LPS"), DataConfig(image_size=(32, 32)))
+    assert slices.shape == (10, 2, 32, 32)
+    assert slices[:, 0].max() == slices[:, 1].max() == 1
+
+
+def _bad_affine(kind: str) -> np.ndarray:
+    affine = affine_of("LPS")
+    if kind == "flat":
+        affine[:3, 2] = 0
+    elif kind == "nan":
+        affine[0, 0] = np.nan
+    return affine if kind != "shape" else affine[:3]
+
+
+@pytest.mark.parametrize("kind", ["flat", "nan", "shape"])
+def test_unusable_affine_is_refused(kind: str) -> None:
+    with pytest.raises(DataError, match="affine"):
+        Geometry.plan(SHAPE, _bad_affine(kind), DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (np.zeros((4, 4)), "shape"),
+        (np.zeros((4, 4, 4, 1, 3)), "shape"),
+        (np.zeros((4, 0, 4)), "none of them empty"),
+        (np.full((4, 4, 4), 7.0), "no contrast"),
+        (np.where(np.arange(64).reshape(4, 4, 4) == 3, np.inf, 1.0), "1 of 64 voxels are NaN or infinite"),
+    ],
+)
+def test_unusable_volume_is_refused(volume: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare_image(volume, np.eye(4), DataConfig(image_size=(16, 16)))
+
+
+def test_wrong_shapes_are_refused() -> None:
+    geometry = Geometry.plan(SHAPE, affine_of("LPS"), DataConfig(image_size=(32, 32)))
+    with pytest.raises(DataError, match="same grid"):
+        prepare_label(random_label((20, 24, 9)), geometry)
+    with pytest.raises(DataError, match="do not belong"):
+        restore_label(random_label((10, 32, 16)), geometry)
+
+
+def test_every_pair_of_sizes_fits_there_and_back() -> None:
+    for old, new in itertools.product(range(1, 35), (16, 32)):
+        label = random_label((old, 5, 3))
+        geometry = Geometry.plan(label.shape, affine_of("LPI"), DataConfig(image_size=(16, new)))
+        restored = restore_label(prepare_label(label, geometry), geometry)
+        kept = restored == label
+        assert kept.all() if old <= new else kept[(old - new) // 2 :][:new].all()

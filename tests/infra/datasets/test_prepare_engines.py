@@ -1,0 +1,101 @@
+"""Preparation on Ray Data, into S3, and of real scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arco_core.config import load
+from arco_core.errors import DataError, StoreError
+from arco_core.preprocess import restore_label
+from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
+from infra.datasets.convert import hash_case
+from infra.datasets.readers.base import RawCase
+from infra.datasets.runner import run_cases
+from infra.storage import Store
+
+from .conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    from infra.ray_session import ray_session
+
+    with ray_session():
+        yield
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_version_byte_for_byte(
+    ray: None, tiny: DatasetVersion, tiny_raw: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    version = prepare_dataset(
+        str(tiny_raw), Store(str(tmp_path)), TINY, use_ray=True, on_case=lambda done, _: seen.append(done)
+    )
+    assert version.version == tiny.version and version.cases == tiny.cases
+    assert version.manifest.shards == tiny.manifest.shards
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_ray_names_every_bad_case(ray: None, raw: Path, tmp_path: Path) -> None:
+    for name in ("case_001", "case_004"):
+        path = next(raw.glob(f"images*/{name}.nii.gz"))
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"2 of 6 cases cannot be used:\n  case_001: .*\n  case_004: "):
+        prepare_dataset(str(raw), Store(str(tmp_path / "store")), TINY, use_ray=True)
+
+
+@pytest.mark.slow
+def test_ray_passes_a_failing_store_on(ray: None, raw: Path, tmp_path: Path) -> None:
+    (raw / "imagesTr" / "folder.nii.gz").mkdir()
+    case = RawCase(case_id="x", patient_id="x", image_paths=("imagesTr/folder.nii.gz",), label_path=None)
+    with pytest.raises(StoreError, match=r"cannot read .*folder\.nii\.gz"):
+        list(run_cases(partial(hash_case, Store(str(raw))), [case], use_ray=True))
+
+
+@pytest.mark.s3
+def test_version_lives_in_s3_alike(aws: None, tiny: DatasetVersion, tiny_raw: Path, tmp_path: Path) -> None:
+    raw = Store(f"s3://arco/{tmp_path.name}/raw")
+    raw.upload_folder(tiny_raw, "tiny")
+    store = Store(f"s3://arco/{tmp_path.name}/store")
+    version = prepare_dataset(raw.join("tiny"), store, TINY, use_ray=False)
+    assert version.version == tiny.version and version.manifest.shards == tiny.manifest.shards
+    for case in tiny.cases:
+        here, there = version.read_case(case.case_id), tiny.read_case(case.case_id)
+        np.testing.assert_array_equal(here[0], there[0])
+        assert (here[1] is None) == (there[1] is None)
+    for cache in (True, False):
+        pools = [
+            SlicePool(v, v.patients("train"), labels=True, batch=3, cache=cache) for v in (version, tiny)
+        ]
+        for _ in range(5):
+            (images, labels), (other_images, other_labels) = (pool.next() for pool in pools)
+            assert images.equal(other_images)
+            assert labels is not None and other_labels is not None and labels.equal(other_labels)
+
+
+@pytest.mark.realdata
+def test_hippocampus_round_trip(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "Task04_Hippocampus"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    version = prepare_dataset(
+        str(folder), Store(str(tmp_path)), load(preset="hippocampus").data, use_ray=False
+    )
+    assert {split: len(version.patients(split)) for split in ("train", "validation", "test")} == {
+        "train": 160,
+        "validation": 20,
+        "test": 20,
+    }
+    assert len(version.labeled_patients(0.01, seed=0)) == 2
+    for case in version.cases:
+        _, labels = version.read_case(case.case_id)
+        reference = version.reference(case.case_id)
+        assert labels is not None and reference is not None
+        np.testing.assert_array_equal(restore_label(labels, case.geometry), reference)

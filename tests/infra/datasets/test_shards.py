@@ -1,0 +1,57 @@
+"""Shards hold whole cases, in row groups that are read alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from arco_core.samples import decode_images, encode_case
+from infra.datasets.shards import ShardWriter, open_shard
+from infra.storage import Store
+
+
+def case(name: str, rows: int) -> pa.Table:
+    slices = np.random.default_rng(rows).random((rows, 1, 16, 16)).astype(np.float32)
+    return encode_case(
+        case_id=name, patient_id=name, slices=slices, label=None, spacing_mm=(1, 1), source_sha256="0" * 64
+    )
+
+
+def test_row_groups_never_cross_cases(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    cases = [case("a", 3), case("b", 120), case("c", 50)]
+    with ShardWriter(store, "v", "unlabeled") as writer:
+        placements = [writer.add(table) for table in cases]
+    assert [p.row_groups for p in placements] == [(0,), (1, 2, 3), (4,)]
+    (shard,) = writer.shards
+    assert shard.rows == 173 and shard.bytes == (tmp_path / "v" / shard.path).stat().st_size
+    with open_shard(store, f"v/{shard.path}") as parquet:
+        for table, placement in zip(cases, placements, strict=True):
+            read = parquet.read_row_groups(list(placement.row_groups))
+            assert set(read["case_id"].to_pylist()) == {table["case_id"][0].as_py()}
+            np.testing.assert_array_equal(decode_images(read), decode_images(table))
+
+
+def test_shards_are_closed_when_full_and_named_by_content(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with ShardWriter(store, "v", "unlabeled", shard_bytes=40_000) as writer:
+        shards = [writer.add(case(str(n), 50)).shard for n in range(5)]
+    assert shards == [0, 0, 1, 1, 2]
+    assert [s.rows for s in writer.shards] == [100, 100, 50]
+    assert store.list("v") == sorted(f"v/{shard.path}" for shard in writer.shards)
+    for shard in writer.shards:
+        assert shard.sha256[:12] in shard.path
+
+
+def test_error_uploads_nothing_half_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(RuntimeError), ShardWriter(store, "v", "labeled") as writer:
+        writer.add(case("a", 3))
+        raise RuntimeError
+    assert store.list() == []
+    with ShardWriter(store, "v", "labeled") as writer:
+        pass
+    assert writer.shards == []

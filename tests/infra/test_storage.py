@@ -1,0 +1,169 @@
+"""One store, the same behaviour on a folder and on S3."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from arco_core.errors import StoreError
+from infra.storage import AlreadyExists, NotFound, Store
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store(str(tmp_path / "store"))
+    request.getfixturevalue("aws")
+    return Store(f"s3://arco/{tmp_path.name}")
+
+
+def test_write_read_replace_delete(store: Store) -> None:
+    assert not store.exists("a/b.bin")
+    store.write_bytes("a/b.bin", b"one")
+    store.write_bytes("a/b.bin", b"two")
+    assert store.exists("a/b.bin") and not store.exists("a")
+    assert store.read_bytes("a/b.bin") == b"two"
+    store.delete("a/b.bin")
+    store.delete("a/b.bin")
+    assert not store.exists("a/b.bin")
+    with pytest.raises(NotFound, match=r"a/b\.bin does not exist"):
+        store.read_bytes("a/b.bin")
+    with pytest.raises(NotFound):
+        store.open_input("a/b.bin")
+
+
+def test_list_is_by_folder_and_sorted(store: Store) -> None:
+    for path in ("runs/b/1", "runs/a/2", "runs/a/1", "runs-old/x", "top"):
+        store.write_bytes(path, b"")
+    assert store.list("runs") == ["runs/a/1", "runs/a/2", "runs/b/1"]
+    assert store.list("runs/a/") == ["runs/a/1", "runs/a/2"]
+    assert store.list() == ["runs-old/x", "runs/a/1", "runs/a/2", "runs/b/1", "top"]
+    assert store.list("nothing") == []
+
+
+def test_put_if_absent_keeps_the_first(store: Store) -> None:
+    store.put_if_absent("claim", b"first")
+    with pytest.raises(AlreadyExists, match="claim"):
+        store.put_if_absent("claim", b"second")
+    assert store.read_bytes("claim") == b"first"
+
+
+def test_one_of_many_concurrent_claims_wins(store: Store) -> None:
+    won: list[int] = []
+
+    def claim(number: int) -> None:
+        try:
+            store.put_if_absent("claim", str(number).encode())
+            won.append(number)
+        except AlreadyExists:
+            pass
+
+    threads = [threading.Thread(target=claim, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read_bytes("claim") == str(won[0]).encode()
+
+
+def test_open_input_seeks_and_serves_parquet(store: Store) -> None:
+    store.write_bytes("digits", b"0123456789")
+    with store.open_input("digits") as file:
+        file.seek(-3, os.SEEK_END)
+        assert file.read() == b"789" and file.read(1) == b""
+        file.seek(2)
+        assert file.read(3) == b"234" and file.tell() == 5
+    sink = pa.BufferOutputStream()
+    table = pa.table({"x": np.arange(1000)})
+    pq.write_table(table, sink, row_group_size=100)
+    store.write_bytes("t.parquet", sink.getvalue().to_pybytes())
+    with store.open_input("t.parquet") as file, pq.ParquetFile(file, pre_buffer=True) as parquet:
+        assert parquet.read_row_group(7).equals(table.slice(700, 100))
+
+
+def test_folders_go_up_and_come_down(store: Store, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "naïve name.txt").write_text("ä")
+    (source / "top").write_bytes(b"x" * 100)
+    store.upload_folder(source, "model/v1")
+    assert store.list("model") == ["model/v1/deep/naïve name.txt", "model/v1/top"]
+    store.download_folder("model/v1", target)
+    assert (target / "deep" / "naïve name.txt").read_text() == "ä"
+    assert (target / "top").stat().st_size == 100
+
+
+def test_join_gives_a_url_that_opens_the_same_objects(store: Store) -> None:
+    store.write_bytes("runs/a/x", b"1")
+    assert Store(store.join("runs", "a")).read_bytes("x") == b"1"
+    assert pickle.loads(pickle.dumps(store)).read_bytes("runs/a/x") == b"1"
+
+
+def test_check_writable_leaves_nothing(store: Store) -> None:
+    store.check_writable()
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("path", ["", "/", "/absolute", "../up", "a/../b", "a//b", "./a"])
+def test_paths_that_leave_the_store_are_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(StoreError, match="must be relative"):
+        Store(str(tmp_path)).write_bytes(path, b"")
+
+
+@pytest.mark.parametrize("url", ["http://host/x", "s3://", "gs://bucket/x", ""])
+def test_unknown_urls_are_refused(url: str) -> None:
+    with pytest.raises(StoreError, match="store URL"):
+        Store(url)
+
+
+def test_file_url_is_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "with space").mkdir()
+    Store(f"file://{tmp_path}/with%20space").write_bytes("x", b"1")
+    assert Store(str(tmp_path / "with space")).local_path("x") == tmp_path / "with space" / "x"
+    assert (tmp_path / "with space" / "x").read_bytes() == b"1"
+
+
+def test_unwritable_folder_is_named_with_cause_and_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match=r"store .*/file/store is not writable: .*Not a directory; choose"):
+        Store(str(tmp_path / "file" / "store")).check_writable()
+
+
+def test_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("x", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        store.write_bytes("x", b"new")
+    assert store.read_bytes("x") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.s3
+def test_unwritable_bucket_is_named_with_cause_and_way_out(aws: None) -> None:
+    with pytest.raises(StoreError, match=r"s3://missing/x is not writable: .*NoSuchBucket.*AWS_ENDPOINT_URL"):
+        Store("s3://missing/x").check_writable()
+
+
+@pytest.mark.s3
+def test_missing_credentials_are_a_store_error(
+    aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(StoreError, match="Unable to locate credentials"):
+        Store("s3://arco/x").read_bytes("y")

@@ -1,0 +1,91 @@
+"""Two workers over gloo, without Ray."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from infra.checkpoints import read_checkpoint
+from infra.training import StageJob
+from infra.training.collectives import average_running_statistics, gather_objects, gather_rows
+from infra.training.worker import finished, run_worker
+from tests.infra.training.jobs import make_job
+
+pytestmark = pytest.mark.dist
+
+WORLD = 2
+
+
+def run_on_two(work: Callable[[int], None]) -> None:
+    """`work(rank)` in two processes that form a gloo group."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_start, args=(port, work), nprocs=WORLD)
+
+
+def _start(rank: int, port: int, work: Callable[[int], None]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+    try:
+        work(rank)
+    finally:
+        dist.destroy_process_group()
+
+
+def _exchange(rank: int) -> None:
+    rows = torch.arange(3.0 * rank).view(-1, 3) + 10 * rank  # rank 0 has none, rank 1 has one
+    assert torch.equal(gather_rows(rows), torch.tensor([[10.0, 11.0, 12.0]]))
+    flags = gather_rows(torch.full((2, 2), rank == 1))
+    assert torch.equal(flags, torch.tensor([[False, False], [False, False], [True, True], [True, True]]))
+    assert gather_objects({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
+    module = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(3))
+    for layer in module:
+        layer.running_mean.fill_(float(rank))
+        layer.running_var.fill_(1.0 + rank)
+    average_running_statistics(module)
+    for layer in module:
+        assert torch.equal(layer.running_mean, torch.full_like(layer.running_mean, 0.5))
+        assert torch.equal(layer.running_var, torch.full_like(layer.running_var, 1.5))
+
+
+def _train(rank: int, *, job: str) -> None:
+    device = torch.device("cpu")
+    run_worker(
+        StageJob.from_json(job), rank=rank, world=WORLD, device=device, report=lambda step, metrics: None
+    )
+
+
+@pytest.mark.slow
+def test_what_workers_exchange() -> None:
+    run_on_two(_exchange)
+
+
+@pytest.mark.slow
+def test_two_workers_train_one_model_and_resume_exactly(tiny_dataset: str, tmp_path: Path) -> None:
+    job = make_job(tiny_dataset, tmp_path, "finetune", settings=["run.workers=2"])
+    undisturbed = _train_on_two(job)
+    assert [feed["labeled"] for feed in undisturbed["feeds"]] == [4, 4]  # one slice a step and rank
+    folder = tmp_path / job.folder
+    (folder / "result.json").unlink()
+    (folder / "checkpoints/COMMITTED-00000004.json").unlink()  # as if it had ended after step 2
+    resumed = _train_on_two(job)
+    assert (undisturbed["attempt"], resumed["attempt"]) == (1, 2)
+    tensors = {name: value for name, value in undisturbed["stage"].items() if torch.is_tensor(value)}
+    assert all(torch.equal(value, resumed["stage"][name]) for name, value in tensors.items())
+
+
+def _train_on_two(job: StageJob) -> dict[str, Any]:
+    run_on_two(partial(_train, job=job.to_json()))
+    result = finished(job)
+    assert result is not None
+    return read_checkpoint(result.checkpoint_url)
