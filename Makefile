@@ -19,7 +19,7 @@ ARGS ?=
 .PHONY: help demo test lint format setup clean
 
 help:
-	@sed -n 's/^#  *//p' Makefile | sed -n '1,/^make demo SEEDS/p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^What/,$$d'
 
 demo: $(VENV)/.installed
 	@$(BIN)/python pipelines/arco_full.py run \

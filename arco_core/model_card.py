@@ -20,7 +20,7 @@ scans of the others.
 ## Scores
 
 {split} patients, {cases} volumes, seed {seed}. Per volume on the scan's own grid, then the mean over volumes.
-ASD is symmetric; distances are over the volumes where the structure was found.
+{convention}
 
 {scores}
 
@@ -75,6 +75,12 @@ with slices prepared as `model.json` says under `data`:
 """
 
 
+_CONVENTIONS = {
+    "arco": "ASD is symmetric; distances are over the volumes where the structure was found.",
+    "released": "Convention of the authors' released code: one-sided ASD, missed structures at distance 0.",
+}
+
+
 def model_card(
     *,
     classes: Sequence[str],
@@ -91,7 +97,8 @@ def model_card(
         channels: channels of the input image.
         data_config: the preprocessing.
         parameters: number of the network's parameters.
-        metrics: `split`, `cases`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`) and `missing`.
+        metrics: `split`, `cases`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`), `missing`
+            and `convention`.
         provenance: `method`, `seed`, `dataset`, `labeled_patients` and `train_patients`; what is absent
             is said to be unknown.
     """
@@ -109,6 +116,7 @@ def model_card(
         split=str(metrics.get("split", "unknown")).capitalize(),
         cases=metrics.get("cases", "unknown"),
         seed=provenance.get("seed", "unknown"),
+        convention=_CONVENTIONS[metrics.get("convention", "arco")],
         scores=_score_table(classes[1:], metrics),
         missing=metrics.get("missing", "unknown"),
         dataset=provenance.get("dataset", "unknown"),

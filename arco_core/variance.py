@@ -76,7 +76,7 @@ def pixel_fields(
     dim = stage.student_head.dim
     sketch = torch.randn(2, dim, projections, generator=generator, device=images.device)
     flat, pieces = labels.flatten(), []
-    for pixels in torch.arange(len(flat), device=images.device).split(_CHUNK):
+    for pixels in torch.split(torch.arange(len(flat), device=images.device), _CHUNK):
         rows = sample_pyramid(pyramid, pixels)
         loss, gradient = _query_losses(stage, rows, flat[pixels], keys, config.temperature)
         projected = (gradient @ sketch[0]) * (torch.cat(rows, dim=1) @ sketch[1])

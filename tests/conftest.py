@@ -18,6 +18,9 @@ from infra.ray_session import shared_ray
 from infra.storage import Store
 
 
+torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what cannot run on this machine."""
     for item in items:

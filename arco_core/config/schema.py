@@ -245,7 +245,6 @@ class SupervisedConfig:
     steps: int = 60_000
     """0 means as many steps as both stages together."""
     labeled_batch: int = 4
-    ema: float = 0.99
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, "supervised.steps", self.steps, "must not be negative")

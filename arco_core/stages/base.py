@@ -55,23 +55,24 @@ class Stage(nn.Module, ABC):
             generator: randomness of augmentation and sampling, on the batch's device.
         """
 
-    @abstractmethod
     def teacher_of(self) -> dict[nn.Module, nn.Module]:
         """Each module that is a moving average, and the student's module that it follows."""
+        return {}
 
     @property
-    @abstractmethod
     def ema(self) -> float:
         """Momentum of the moving average, once it has warmed up."""
+        return 0.0
 
     def after_step(self) -> None:
         """Update the teacher, after the optimiser's step.
 
-        Until the exponential average is the longer one, the teacher is the plain mean of all students so
-        far (Tarvainen & Valpola): random initial weights would take hundreds of steps to fade.
+        Young teachers follow faster: after n updates the average spans about the last tenth of them, until
+        it has the length that `ema` gives it. Otherwise the first hundreds of steps, when the student
+        changes most, are guided by what it was at the start.
         """
+        momentum = min(self.ema, (1 + self.teacher_updates) / (10 + self.teacher_updates))
         self.teacher_updates += 1
-        momentum = min(1.0 - 1.0 / self.teacher_updates, self.ema)
         for teacher, student in self.teacher_of().items():
             ema_update(teacher, student, momentum)
 
@@ -85,7 +86,7 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def export(self) -> UNet:
-        """The network to evaluate and publish: the teacher."""
+        """The network to evaluate and publish: the student, as in the field's literature."""
 
     def load_pretrained(self, stage_one: dict[str, Any]) -> None:
         """Take student and teacher from the state of stage one."""
@@ -98,14 +99,15 @@ class Stage(nn.Module, ABC):
             teach(teacher)
         return self
 
-    def weak_view(
-        self, images: Tensor, labels: Tensor | None, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
+    def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Rotation, crop and flip of images (B, C, H, W) and, alike, of labels (B, H, W) -> int64."""
-        size = (images.shape[2], images.shape[3])
-        grid = random_affine(len(images), size, self.config.augment, generator)
-        images = warp(images, grid, border=True)
-        if labels is None:
-            return images, None
-        labels = warp(labels[:, None].to(images.dtype), grid, nearest=True)
-        return images, labels[:, 0].round().long()
+        grid = self._weak_grid(images, generator)
+        moved = warp(labels[:, None].to(images.dtype), grid, nearest=True)
+        return warp(images, grid, border=True), moved[:, 0].round().long()
+
+    def weak_image(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Rotation, crop and flip of images (B, C, H, W) that have no label."""
+        return warp(images, self._weak_grid(images, generator), border=True)
+
+    def _weak_grid(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return random_affine(len(images), (images.shape[2], images.shape[3]), self.config.augment, generator)

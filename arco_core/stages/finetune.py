@@ -103,9 +103,8 @@ class FinetuneStage(Stage):
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
 
     def _views(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Views:
-        labeled, labels = self.weak_view(batch["labeled_image"], batch["labeled_label"], generator)
-        weak, _ = self.weak_view(batch["unlabeled_image"], None, generator)
-        assert labels is not None
+        labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
+        weak = self.weak_image(batch["unlabeled_image"], generator)
         with torch.no_grad():
             confidence, pseudo = self.teacher(weak).softmax(1).max(1)
         strong = jitter(weak, self.config.augment, generator)
@@ -152,4 +151,4 @@ class FinetuneStage(Stage):
 
     def export(self) -> UNet:
         """See `Stage.export`."""
-        return self.teacher
+        return self.student

@@ -69,9 +69,8 @@ class PretrainStage(Stage):
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
-        labeled, labels = self.weak_view(batch["labeled_image"], batch["labeled_label"], generator)
-        unlabeled, _ = self.weak_view(batch["unlabeled_image"], None, generator)
-        assert labels is not None
+        labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
+        unlabeled = self.weak_image(batch["unlabeled_image"], generator)
         images = torch.cat([labeled, unlabeled])
         logits, pyramid = self.student.forward_pyramid(jitter(images, self.config.augment, generator))
         supervised = supervised_loss(logits[: len(labels)], labels)
@@ -116,4 +115,4 @@ class PretrainStage(Stage):
 
     def export(self) -> UNet:
         """See `Stage.export`."""
-        return self.teacher
+        return self.student

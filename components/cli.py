@@ -1,0 +1,58 @@
+"""The command `arco`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from arco_core import __version__
+from components.command_line import exit_on_error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and do what it says; exits with 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    with exit_on_error():
+        options.command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arco", description="Segmentation from few labels. The whole pipeline: make demo."
+    )
+    parser.add_argument("--version", action="version", version=f"arco {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    predict = commands.add_parser("predict", help="segment a scan with a published model")
+    predict.add_argument("scan", type=Path, help="NIfTI file (.nii or .nii.gz)")
+    predict.add_argument("--model", required=True, help="folder or URL of a published model")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="where to write the mask")
+    predict.set_defaults(command=_predict)
+
+    demo = commands.add_parser("demo-data", help="write a synthetic cohort of cardiac scans")
+    demo.add_argument("out", type=Path, help="folder to write")
+    demo.add_argument("--patients", type=int, help="number of patients")
+    demo.add_argument("--labeled", type=int, help="how many of them are annotated")
+    demo.add_argument("--seed", type=int, help="another seed gives another cohort")
+    demo.set_defaults(command=_demo_data)
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from components.predict import predict  # imports torch, which takes seconds
+
+    volumes = predict(model=options.model, scan=options.scan, output=options.output)
+    print(f"{options.output}  " + ", ".join(f"{name} {ml:.2f} ml" for name, ml in volumes.items()))
+
+
+def _demo_data(options: argparse.Namespace) -> None:
+    from infra.datasets.synthetic import write_cohort
+
+    given = {key: getattr(options, key) for key in ("patients", "labeled", "seed")}
+    folder = write_cohort(options.out, **{key: value for key, value in given.items() if value is not None})
+    print(f"{folder}  (make demo DATA={folder})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""`python -m components.evaluate --dataset URL --run URL --model arco-sg 0 CHECKPOINT --model …`."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from arco_core.metrics import CONVENTIONS
+from components.command_line import exit_on_error
+from components.evaluate import evaluate, results_table
+from components.model_ref import add_model_option, parse_models
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, evaluate, and print the table and where the results are."""
+    parser = argparse.ArgumentParser(prog="python -m components.evaluate", description=evaluate.__doc__)
+    parser.add_argument("--dataset", required=True, help="URL of the dataset version")
+    parser.add_argument("--run", required=True, help="URL of the run folder")
+    parser.add_argument("--split", default="validation", choices=("validation", "test"))
+    parser.add_argument("--convention", default="arco", choices=CONVENTIONS, help="of the metrics")
+    add_model_option(parser)
+    options = vars(parser.parse_args(arguments))
+    with exit_on_error():
+        result = evaluate(models=parse_models(options.pop("models")), **options)
+    Console().print(results_table(result.summary))
+    print(f"report   {result.report_url}\nsummary  {result.summary_url}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The evaluation step for Kubeflow."""
+
+from typing import List  # noqa: UP035 - Kubeflow knows lists of artifacts by this name only
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def evaluate(
+    dataset: Input[Dataset],
+    arco: Input[List[Model]],  # noqa: UP006
+    supervised: Input[List[Model]],  # noqa: UP006
+    summary: Output[Artifact],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+    run: str,
+    code: str,
+) -> None:
+    """Scores on the validation volumes; `code` keeps Kubeflow's cache from outliving the code."""
+    from components.artifacts import read_models, read_url, write_evaluation
+    from components.command_line import exit_on_error
+    from components.evaluate import evaluate
+
+    with exit_on_error():
+        result = evaluate(dataset=read_url(dataset), run=run, models=read_models([*arco, *supervised]))
+        write_evaluation(result, summary=summary, metrics=metrics, report=report)

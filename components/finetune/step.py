@@ -1,0 +1,19 @@
+"""Stage two: anatomical contrastive fine-tuning."""
+
+from __future__ import annotations
+
+from arco_core.config import load
+from components.training_options import TrainingOptions, train
+
+
+def finetune(options: TrainingOptions, *, init: str) -> str:
+    """Stage two: anatomical contrastive fine-tuning, from the checkpoint `init` of stage one.
+
+    Returns the URL of the final checkpoint. Raises as `components.training_options.train`.
+    """
+    return train("finetune", options, init=init)
+
+
+def method_name(options: TrainingOptions) -> str:
+    """The method's name in tables: `arco-` and the sampler, `arco-sg`."""
+    return f"arco-{load(preset=options.preset, overrides=options.overrides).finetune.contrast.sampler}"

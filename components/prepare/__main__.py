@@ -1,0 +1,25 @@
+"""`python -m components.prepare --data scans --store arco-store`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from components.command_line import exit_on_error
+from components.prepare.step import prepare
+from components.training_options import add_config_options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, prepare, and print the URL of the dataset version."""
+    parser = argparse.ArgumentParser(prog="python -m components.prepare", description=prepare.__doc__)
+    parser.add_argument("--data", required=True, help="URL of the raw scans")
+    parser.add_argument("--store", default="arco-store", help="URL of the object store")
+    add_config_options(parser)
+    parser.add_argument("--no-ray", dest="use_ray", action="store_false", help="convert in this process")
+    with exit_on_error():
+        print(prepare(**vars(parser.parse_args(arguments))))
+
+
+if __name__ == "__main__":
+    main()

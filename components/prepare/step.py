@@ -1,0 +1,52 @@
+"""The preparation step: raw scans to a dataset version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from arco_core.config import load
+from infra.datasets import prepare_dataset
+from infra.progress import Progress
+from infra.ray_session import ray_session
+from infra.storage import Store
+
+
+def prepare(
+    *, data: str, store: str, preset: str, overrides: Sequence[str] = (), use_ray: bool = True
+) -> str:
+    """Prepare the scans below `data` as a dataset version in `store`, and return its URL.
+
+    Args:
+        data: URL of the raw scans, in the Medical Segmentation Decathlon or nnU-Net layout.
+        store: URL of the object store.
+        preset: configuration to start from; its `[data]` says how scans become slices.
+        overrides: settings over the preset's, each `section.key=value`.
+        use_ray: convert scans as Ray Data tasks, or one after another in this process.
+
+    Raises:
+        ConfigError: an impossible setting.
+        DataError: scans that break a rule, all in one message.
+        StoreError: a store that cannot be read or written.
+    """
+    config = load(preset=preset, overrides=overrides)
+    with ExitStack() as stack:
+        if use_ray:
+            stack.enter_context(ray_session(workers=config.run.workers))
+        bars: list[Progress] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(Progress("prepare", total, "scans")))
+            bars[0].update(done)
+
+        version = prepare_dataset(data, Store(store), config.data, use_ray=use_ray, on_case=show)
+    counts = {split: len(version.patients(split)) for split in ("train", "validation", "test")}
+    annotated = len({case.patient_id for case in version.cases if case.annotated})
+    print(
+        f"prepare: dataset {version.name} {version.version}: {sum(counts.values())} patients "
+        f"({', '.join(f'{count} {split}' for split, count in counts.items() if count)}), "
+        f"{annotated} annotated, {sum(case.rows for case in version.cases)} slices",
+        flush=True,
+    )
+    return version.url

@@ -1,0 +1,5 @@
+"""Stage one: relational semi-supervised pre-training."""
+
+from components.pretrain.step import pretrain
+
+__all__ = ["pretrain"]

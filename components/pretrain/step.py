@@ -1,0 +1,13 @@
+"""Stage one: relational semi-supervised pre-training."""
+
+from __future__ import annotations
+
+from components.training_options import TrainingOptions, train
+
+
+def pretrain(options: TrainingOptions) -> str:
+    """Stage one: relational semi-supervised pre-training.
+
+    Returns the URL of the final checkpoint. Raises as `components.training_options.train`.
+    """
+    return train("pretrain", options)

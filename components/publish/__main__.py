@@ -1,0 +1,26 @@
+"""`python -m components.publish --dataset URL --run URL --summary URL --model arco-sg 0 CHECKPOINT`."""
+
+from __future__ import annotations
+
+import argparse
+
+from components.command_line import exit_on_error
+from components.model_ref import add_model_option, parse_models
+from components.publish import publish
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, publish, and print where the model is."""
+    parser = argparse.ArgumentParser(prog="python -m components.publish", description=publish.__doc__)
+    parser.add_argument("--dataset", required=True, help="URL of the dataset version")
+    parser.add_argument("--run", required=True, help="URL of the run folder")
+    parser.add_argument("--summary", required=True, help="URL of the evaluation's summary.json")
+    add_model_option(parser)
+    options = vars(parser.parse_args(arguments))
+    with exit_on_error():
+        url = publish(models=parse_models(options.pop("models")), **options)
+    print(f"model    {url}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What the three training steps have in common: their options, and the job that they make of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arco_core.config import dumps, load, preset_names
+from infra.datasets import DatasetVersion
+from infra.training import BACKENDS, StageJob, StageName, run_stage
+
+ALL_LABELED = 0.0
+"""Amount of labels that stands for every annotated training patient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Which data to train on, and how."""
+
+    dataset: str
+    """URL of the dataset version."""
+    run: str
+    """URL of the run folder."""
+    preset: str
+    overrides: Sequence[str] = ()
+    """Settings over the preset's, each `section.key=value`."""
+    labeled: float = ALL_LABELED
+    """Labelled patients: a number from 1, a ratio of the training patients below 1, or 0 for all."""
+    seed: int = 0
+    backend: str = "ray"
+    """One of `infra.training.BACKENDS`."""
+
+
+def train(stage: StageName, options: TrainingOptions, *, init: str | None = None) -> str:
+    """Train `stage` and return the URL of its final checkpoint.
+
+    Args:
+        stage: which one.
+        options: on what, and how.
+        init: checkpoint of the stage to start from.
+
+    Raises:
+        ConfigError: an impossible setting.
+        DataError, StoreError, TrainingError: see `infra.training.run_stage`.
+    """
+    config = load(preset=options.preset, overrides=options.overrides)
+    version = DatasetVersion.open(options.dataset)
+    job = StageJob(
+        stage=stage,
+        config=dumps(config),
+        dataset_url=version.url,
+        labeled_patients=labeled_patients(version, options.labeled, options.seed),
+        channels=version.channels,
+        classes=version.classes,
+        run_url=options.run,
+        seed=options.seed,
+        init_checkpoint=init,
+    )
+    return run_stage(job, options.backend).checkpoint_url
+
+
+def labeled_patients(version: DatasetVersion, labeled: float, seed: int) -> tuple[str, ...]:
+    """The labelled patients that `labeled` asks for. Raises `DataError` for an impossible amount."""
+    if labeled == ALL_LABELED:
+        annotated = {case.patient_id for case in version.cases if case.split == "train" and case.annotated}
+        labeled = len(annotated)
+    return version.labeled_patients(labeled, seed)
+
+
+def parse_training_options(
+    stage: StageName, description: str | None, arguments: Sequence[str] | None
+) -> tuple[TrainingOptions, dict[str, Any]]:
+    """The options of a training step's command line, and `init` where the stage takes it."""
+    parser = argparse.ArgumentParser(prog=f"python -m components.{stage}", description=description)
+    parser.add_argument("--dataset", required=True, help="URL of the dataset version")
+    parser.add_argument("--run", required=True, help="URL of the run folder")
+    add_config_options(parser)
+    parser.add_argument(
+        "--labeled", type=labeled_amount, default=ALL_LABELED, help="labelled patients, a ratio, or all"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", choices=backend_names(), default="ray")
+    if stage == "finetune":
+        parser.add_argument("--init", required=True, help="URL of the pre-training's checkpoint")
+    values = vars(parser.parse_args(arguments))
+    extra = {key: values.pop(key) for key in ("init",) if key in values}
+    return TrainingOptions(**values), extra
+
+
+def backend_names() -> tuple[str, ...]:
+    """What `--backend` takes."""
+    return BACKENDS
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """The options `--preset` and `--set`."""
+    parser.add_argument("--preset", default="generic", help=f"one of {', '.join(preset_names())}")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="a setting over the preset's; repeat it for more",
+    )  # fmt: skip
+
+
+def labeled_amount(text: str) -> float:
+    """The amount of labels that a command line gives: a number, a ratio, or `all`."""
+    if text == "all":
+        return ALL_LABELED
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    if not 0 < amount < float("inf") or (amount >= 1 and amount != int(amount)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be a number of patients (2), a ratio of the training patients (0.05), or all"
+        )
+    return amount

@@ -1,0 +1,59 @@
+"""What training workers exchange, over `torch.distributed`.
+
+Every rank must make the same calls in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows (N_r, …) of all ranks r as (Σ N_r, …), in rank order, without gradient.
+
+    Ranks may have different numbers of rows, also none.
+    """
+    counts: list[Tensor] = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(_world())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    sizes = [int(count) for count in counts]
+    padded = rows.detach().new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: len(rows)] = rows.detach()
+    received = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(received, padded)
+    return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
+
+
+def average_running_statistics(module: nn.Module) -> None:
+    """Replace the batch-norm statistics (`running_mean`, `running_var`) in `module` by means over ranks."""
+    statistics = [
+        buffer for name, buffer in module.named_buffers() if name.rpartition(".")[2].startswith("running_")
+    ]
+    if not statistics:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in statistics])
+    dist.all_reduce(flat)
+    flat /= _world()
+    for buffer, mean in zip(statistics, flat.split([b.numel() for b in statistics]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """`value` of every rank, in rank order."""
+    values: list[Any] = [None] * _world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """The `value` of rank 0."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _world() -> int:
+    return dist.get_world_size()

@@ -1,0 +1,46 @@
+"""Training in this process: one worker, no Ray. For tests, debugging, and machines with one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from arco_core.errors import TrainingError
+from infra.progress import Progress
+from infra.training.stage_job import StageJob, StageResult
+from infra.training.watch import show
+from infra.training.worker import finished, run_worker
+
+
+def run_in_process(job: StageJob) -> StageResult:
+    """Train `job` here, showing progress; the result equals that of one worker under Ray.
+
+    Raises:
+        TrainingError: the job asks for more than one worker, or training failed.
+        DataError, StoreError: see `run_worker`.
+    """
+    config = job.settings
+    if config.run.workers != 1:
+        raise TrainingError(
+            f"run.workers = {config.run.workers}: in this process there is one worker; "
+            "set run.workers=1, or train on Ray"
+        )
+    with Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress:
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            show(progress, step, metrics)
+
+        run_worker(job, rank=0, world=1, device=_device(config.run.device), report=report)
+    result = finished(job)
+    if result is None:
+        raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")
+    return result
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.device = 'cuda': torch finds no GPU here; set run.device=cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,26 @@
+"""From a checkpoint to the network that it holds."""
+
+from __future__ import annotations
+
+import torch
+
+from arco_core.networks.unet import UNet
+from arco_core.stages import build_stage
+from infra.checkpoints import read_checkpoint
+from infra.training.stage_job import StageJob
+
+
+def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
+    """The network to evaluate or publish (the teacher, on the CPU, evaluating), and the job that trained it.
+
+    Raises:
+        StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
+    """
+    state = read_checkpoint(checkpoint_url)
+    job = StageJob.from_json(state["job"])
+    with torch.random.fork_rng(devices=[]):
+        stage = build_stage(job.stage, job.settings, channels=job.channels, classes=len(job.classes))
+    stage.load_state_dict(state["stage"])
+    network = stage.export()
+    network.eval()
+    return network, job

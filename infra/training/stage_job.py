@@ -1,0 +1,128 @@
+"""What a training stage is asked to do, and what came of it. Both are JSON, so they can be sent and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from arco_core.config import ArcoConfig, loads
+from infra.code_digest import code_digest
+
+StageName = Literal["pretrain", "finetune", "supervised"]
+
+_TRAINING_CODE = ("arco_core", "infra.datasets", "infra.training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    """Everything that the result of a training stage depends on, besides the content of its inputs."""
+
+    stage: StageName
+    config: str
+    """The whole configuration, as TOML."""
+    dataset_url: str
+    labeled_patients: tuple[str, ...]
+    channels: int
+    """Channels of an image."""
+    classes: tuple[str, ...]
+    """Class names, background first."""
+    run_url: str
+    """The run folder; what the stage writes goes below it."""
+    seed: int
+    init_checkpoint: str | None = None
+    """Checkpoint of the stage that this one starts from."""
+    code: str = field(default_factory=lambda: code_digest(*_TRAINING_CODE))
+    """Fingerprint of the training code."""
+
+    @property
+    def settings(self) -> ArcoConfig:
+        """The configuration, parsed."""
+        return loads(self.config)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        config = self.settings
+        if self.stage == "supervised":
+            return config.supervised_steps
+        return config.pretrain.steps if self.stage == "pretrain" else config.finetune.steps
+
+    @property
+    def labeled_batch(self) -> int:
+        """Labelled images of an optimiser step, over all workers."""
+        config = self.settings
+        if self.stage == "supervised":
+            return config.supervised.labeled_batch
+        return config.pretrain.labeled_batch if self.stage == "pretrain" else config.finetune.labeled_batch
+
+    @property
+    def unlabeled_batch(self) -> int:
+        """Unlabelled images of an optimiser step, over all workers."""
+        config = self.settings
+        if self.stage == "supervised":
+            return 0
+        return (
+            config.pretrain.unlabeled_batch if self.stage == "pretrain" else config.finetune.unlabeled_batch
+        )
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of an optimiser step, over all workers."""
+        return self.labeled_batch + self.unlabeled_batch
+
+    @property
+    def title(self) -> str:
+        """For people: the stage and its seed."""
+        return f"{self.stage}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the stage's folder in the run folder; another job never shares it."""
+        return f"{self.stage}-seed{self.seed}-{self.digest[:8]}"
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint (hex) of what determines the result. Of `[run]` only the number of workers does."""
+        values = asdict(self)
+        del values["config"], values["run_url"]
+        config = asdict(self.settings)
+        values["config"] = {key: config[key] for key in ("network", "augment", "optimizer", self.stage)}
+        values["steps"] = self.steps
+        values["workers"] = self.settings.run.workers
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The job as JSON, for `from_json`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> StageJob:
+        """The job that `to_json` wrote."""
+        values = json.loads(text)
+        for key in ("labeled_patients", "classes"):
+            values[key] = tuple(values[key])
+        return StageJob(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a finished stage left."""
+
+    checkpoint_url: str
+    metrics_url: str
+    steps: int
+    seconds: float
+    """Time spent training, over all attempts, without start-up."""
+    final: dict[str, float]
+    """The last metrics logged."""
+
+    def to_json(self) -> str:
+        """The result as JSON, for `from_json`."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> StageResult:
+        """The result that `to_json` wrote."""
+        return StageResult(**json.loads(text))

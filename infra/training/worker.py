@@ -1,0 +1,129 @@
+"""What every training worker does, whoever started it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from arco_core.config import ArcoConfig
+from arco_core.errors import TrainingError
+from arco_core.stages import ALONE, Peers, Stage, build_stage
+from arco_core.training import Loop, train
+from infra.checkpoints import read_checkpoint
+from infra.storage import Store
+from infra.training import collectives
+from infra.training.feed import open_feed
+from infra.training.recorder import RESULT, Recorder, Report, checkpoints_of
+from infra.training.seeds import derived_seed
+from infra.training.stage_job import StageJob, StageResult
+
+
+def finished(job: StageJob) -> StageResult | None:
+    """What `job` left when it was done before, or None when it is still to do."""
+    store = Store(job.run_url)
+    path = f"{job.folder}/{RESULT}"
+    if not store.exists(path):
+        return None
+    result = StageResult.from_json(store.read_bytes(path).decode())
+    folder, _, name = result.checkpoint_url.rpartition("/")
+    return result if Store(folder).exists(name) else None
+
+
+def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, report: Report) -> None:
+    """Train `job` as worker `rank` of `world`; continues from the last checkpoint where there is one.
+
+    With more than one worker, `torch.distributed` is set up already. Rank 0 writes checkpoints, metrics and,
+    at the end, the result into the stage's folder, and calls `report`.
+
+    Raises:
+        TrainingError: the training diverged, or a newer attempt has taken over.
+        DataError, StoreError: the dataset or the store cannot be read.
+    """
+    config = job.settings
+    with _threads(config.run.threads_per_worker):
+        recorder = Recorder(job, report) if rank == 0 else None
+        resume_step = recorder.resume_step if recorder else None
+        if world > 1:
+            resume_step = collectives.broadcast_object(resume_step)
+        state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
+        feed = open_feed(job, rank=rank, world=world)
+        stage = _build(job, config, world).to(device)
+        loop = Loop(
+            steps=job.steps,
+            seed=derived_seed(job.seed, job.stage),
+            rank=rank,
+            log_every=config.run.log_every,
+            checkpoint_every=config.run.checkpoint_every,
+            on_log=recorder.log if recorder else _ignore,
+            on_checkpoint=_on_checkpoint(recorder, world),
+            forward=DistributedDataParallel(stage, broadcast_buffers=False) if world > 1 else None,
+            after_step=_synchronise(stage, world),
+            resume=_own_state(state, rank, world, job),
+        )
+        if recorder:
+            recorder.start(state)
+        train(stage, feed, config.optimizer, loop)
+        if recorder:
+            recorder.finish()
+
+
+def _build(job: StageJob, config: ArcoConfig, world: int) -> Stage:
+    """The stage with the same initial weights and buffers on every rank."""
+    peers = Peers(count=world, gather=collectives.gather_rows) if world > 1 else ALONE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(job.seed, "weights"))
+        stage = build_stage(job.stage, config, channels=job.channels, classes=len(job.classes), peers=peers)
+    if job.init_checkpoint:
+        stage.load_pretrained(read_checkpoint(job.init_checkpoint)["stage"])
+    return stage
+
+
+def _on_checkpoint(recorder: Recorder | None, world: int) -> Callable[[int, dict[str, Any]], None]:
+    def save(step: int, state: dict[str, Any]) -> None:
+        feeds = collectives.gather_objects(state["feed"]) if world > 1 else [state["feed"]]
+        if recorder:
+            recorder.save(step, state, feeds)
+
+    return save
+
+
+def _synchronise(stage: Stage, world: int) -> Callable[[], None]:
+    def average() -> None:
+        collectives.average_running_statistics(stage.get_submodule("student"))
+
+    return average if world > 1 else _nothing
+
+
+def _own_state(state: dict[str, Any] | None, rank: int, world: int, job: StageJob) -> dict[str, Any] | None:
+    """This rank's part of a checkpoint."""
+    if state is None:
+        return None
+    if len(state["feeds"]) != world:
+        raise TrainingError(
+            f"{job.title}: the checkpoint was written by {len(state['feeds'])} workers and cannot be "
+            f"continued by {world}: set run.workers={len(state['feeds'])}"
+        )
+    return {**state, "feed": state["feeds"][rank]}
+
+
+def _ignore(step: int, metrics: dict[str, float]) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads, which also decides in which order it sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

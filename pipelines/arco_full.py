@@ -1,0 +1,82 @@
+"""The main job: raw scans, a few of them labelled, to a segmentation model that is evaluated and published.
+
+`python pipelines/arco_full.py run --data scans --labeled 2` runs it on this machine,
+`python pipelines/arco_full.py compile -o arco_full.yaml` writes what Kubeflow Pipelines runs.
+"""
+
+from kfp import dsl
+
+from components.evaluate.component import evaluate
+from components.finetune.component import finetune
+from components.prepare.component import prepare
+from components.pretrain.component import pretrain
+from components.publish.component import publish
+from components.supervised.component import supervised
+
+
+@dsl.pipeline(
+    name="arco-full",
+    description="Scans with few labels to a published model, and the supervised baseline beside it",
+)
+def arco_full(
+    data: str,
+    store: str,
+    run: str,
+    preset: str = "generic",
+    overrides: list = [],  # noqa: B006 - Kubeflow takes the default as JSON
+    labeled: float = 0.0,
+    seeds: list = [0],  # noqa: B006
+    backend: str = "ray",
+    code: str = "",
+) -> None:
+    """The DAG.
+
+    Args:
+        data: URL of the raw scans, in the Medical Segmentation Decathlon or nnU-Net layout.
+        store: URL of the object store.
+        run: URL of the run folder.
+        preset: configuration to start from.
+        overrides: settings over the preset's, each `section.key=value`.
+        labeled: number of labelled patients from 1, ratio of the training patients below 1, 0 for all.
+        seeds: one training of every stage each; they also choose the labelled patients.
+        backend: `ray`, or `in-process` to train with one worker and no Ray.
+        code: fingerprint of the project's code, so that a cached step never outlives the code it ran.
+    """
+    prepared = prepare(data=data, store=store, preset=preset, overrides=overrides, backend=backend, code=code)
+    prepared.set_caching_options(False)  # the folder may hold new scans under the same name
+    dataset = prepared.outputs["dataset"]
+    # One seed after the other: two would share a laptop's cores, and print at the same time.
+    with dsl.ParallelFor(seeds, name="seeds", parallelism=1) as seed:
+        common = {
+            "dataset": dataset,
+            "run": run,
+            "preset": preset,
+            "overrides": overrides,
+            "labeled": labeled,
+            "seed": seed,
+            "backend": backend,
+            "code": code,
+        }
+        stage_one = pretrain(**common)
+        stage_two = finetune(init=stage_one.outputs["model"], **common)
+        baseline = supervised(**common)
+    evaluated = evaluate(
+        dataset=dataset,
+        arco=dsl.Collected(stage_two.outputs["model"]),
+        supervised=dsl.Collected(baseline.outputs["model"]),
+        run=run,
+        code=code,
+    )
+    publish(
+        dataset=dataset,
+        models=dsl.Collected(stage_two.outputs["model"]),
+        summary=evaluated.outputs["summary"],
+        run=run,
+        code=code,
+    )
+
+
+if __name__ == "__main__":
+    from pipelines.command_line import main
+
+    main(arco_full)

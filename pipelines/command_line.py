@@ -1,0 +1,98 @@
+"""The command line of a pipeline: `run` on this machine, `compile` for Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
+
+from components.command_line import exit_on_error
+from components.local_session import local_session
+from components.plan import AUTO, plan_run
+from components.terminal import print_plan, print_result
+from components.training_options import backend_names, labeled_amount
+from pipelines.local_run import StepFailed, run_locally
+
+
+def main(pipeline: BaseComponent, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and do what it says; exits with 1 when a step fails, 2 for wrong input."""
+    options = vars(_parser().parse_args(arguments))
+    if options.pop("command") == "compile":
+        compile_pipeline(pipeline, options["output"])
+    else:
+        run(pipeline, options)
+
+
+def compile_pipeline(pipeline: BaseComponent, output: str) -> None:
+    """Write the pipeline as Kubeflow's IR YAML."""
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline, output)
+    print(output)
+
+
+def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
+    """Plan, run on this machine, and print the result."""
+    with exit_on_error():
+        plan = plan_run(**options)
+        print_plan(plan)
+        with local_session(plan) as root:
+            try:
+                run_locally(
+                    pipeline,
+                    {
+                        "data": plan.data,
+                        "store": plan.store,
+                        "run": plan.run,
+                        "preset": plan.preset,
+                        "overrides": list(plan.overrides),
+                        "labeled": plan.labeled,
+                        "seeds": list(plan.seeds),
+                        "backend": plan.backend,
+                        "code": plan.code,
+                    },
+                    root=root,
+                )
+                failed = None
+            except StepFailed as error:
+                failed = str(error)
+    if failed is not None:
+        print(
+            f"The step {failed!r} failed; its error is above. Earlier results are as they were.\n"
+            "To resume, run the same command again: finished steps are kept.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+    print_result(plan.run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Scans with few labels to a published segmentation model.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    local = commands.add_parser("run", help="run on this machine")
+    local.add_argument("--data", help="folder or URL of the scans; without it, a synthetic demo cohort")
+    local.add_argument(
+        "--labeled", type=labeled_amount, default="all",
+        help="labelled patients to use: a number, a ratio of the training patients, or all (default)",
+    )  # fmt: skip
+    local.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
+    local.add_argument("--store", default="arco-store", help="folder or s3:// URL for all results")
+    local.add_argument(
+        "--backend",
+        choices=backend_names(),
+        default="ray",
+        help="in-process trains with one worker and no Ray",
+    )
+    local.add_argument("--run", help="name of the run; by default it follows from the other options")
+    local.add_argument("--preset", default=AUTO, help="default: the one named like the dataset, or generic")
+    local.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="a setting over the preset's; repeat it for more",
+    )  # fmt: skip
+    written = commands.add_parser("compile", help="write the pipeline for Kubeflow Pipelines")
+    written.add_argument("-o", "--output", default="arco_full.yaml")
+    return parser

@@ -1,0 +1,39 @@
+"""Run a pipeline on this machine, with Kubeflow's local runner: one subprocess a step, no container."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+from kfp.dsl.base_component import BaseComponent
+
+_COLOR = re.compile(r"\x1b\[\d+m")
+_FAILED = re.compile(r"Inner task failed: '(?P<step>[^']+)'")
+
+
+class StepFailed(Exception):
+    """A step of the pipeline failed; it has said why."""
+
+
+def run_locally(pipeline: BaseComponent, arguments: Mapping[str, Any], *, root: Path) -> None:
+    """Run `pipeline` with `arguments`; Kubeflow's own files go below `root`.
+
+    Raises:
+        StepFailed: a step failed. Steps that had finished before keep their results.
+    """
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Kubeflow's commentary; what steps print is not logged
+    try:
+        pipeline(**arguments)
+    except RuntimeError as error:
+        failed = _FAILED.search(_COLOR.sub("", str(error)))
+        if failed is None:
+            raise
+        raise StepFailed(failed["step"]) from error
+    finally:
+        logging.disable(before)

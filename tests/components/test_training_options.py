@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from components.training_options import ALL_LABELED, labeled_amount, labeled_patients, parse_training_options
+from infra.datasets import DatasetVersion
+
+
+@pytest.mark.parametrize(("text", "amount"), [("2", 2.0), ("0.05", 0.05), ("all", ALL_LABELED)])
+def test_amounts_of_labels(text: str, amount: float) -> None:
+    assert labeled_amount(text) == amount
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "nan"])
+def test_impossible_amounts_of_labels(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}'.*or all"):
+        labeled_amount(text)
+
+
+def test_all_labels_are_those_of_the_training_patients(tiny_dataset: str) -> None:
+    version = DatasetVersion.open(tiny_dataset)
+    chosen = labeled_patients(version, ALL_LABELED, seed=0)
+    annotated = {case.patient_id for case in version.cases if case.annotated}
+    assert set(chosen) == annotated - set(version.patients("validation"))
+    assert labeled_patients(version, 2, seed=0) == chosen[:2]
+
+
+def test_the_command_line_of_a_step() -> None:
+    arguments = ["--dataset", "d", "--run", "r", "--labeled", "3", "--set", "run.workers=1", "--init", "c.pt"]
+    options, extra = parse_training_options("finetune", "", arguments)
+    assert (options.dataset, options.run, options.labeled) == ("d", "r", 3.0)
+    assert options.overrides == ["run.workers=1"]
+    assert extra == {"init": "c.pt"}
+
+
+def test_stage_two_needs_stage_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_training_options("finetune", "", ["--dataset", "d", "--run", "r"])
+    assert "--init" in capsys.readouterr().err

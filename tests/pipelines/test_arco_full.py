@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+
+from components.image import IMAGE
+from pipelines.arco_full import arco_full
+from pipelines.command_line import compile_pipeline
+from tests.conftest import TINY_SETTINGS
+
+SCRIPT = Path(__file__).parents[2] / "pipelines" / "arco_full.py"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "arco_full.yaml"
+    compile_pipeline(arco_full, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(compiled: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(compiled.read_text()))
+
+
+def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+
+
+def test_it_is_what_kubeflow_takes(spec: dict[str, Any]) -> None:
+    json_format.ParseDict(spec, PipelineSpec())
+
+
+def test_compiling_again_gives_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.yaml"
+    subprocess.run([sys.executable, SCRIPT, "compile", "-o", again], check=True, capture_output=True)
+    assert again.read_bytes() == compiled.read_bytes()
+
+
+def test_every_task_has_its_component_and_its_predecessors(spec: dict[str, Any]) -> None:
+    for dag in dags(spec):
+        for task in dag["tasks"].values():
+            component = spec["components"][task["componentRef"]["name"]]
+            if "executorLabel" in component:
+                assert component["executorLabel"] in spec["deploymentSpec"]["executors"]
+            assert set(task.get("dependentTasks", [])) <= set(dag["tasks"])
+
+
+def test_the_order_of_the_steps(spec: dict[str, Any]) -> None:
+    root, loop = dags(spec)
+    assert set(root["tasks"]) == {"prepare", "for-loop-1", "evaluate", "publish"}
+    assert set(root["tasks"]["evaluate"]["dependentTasks"]) == {"prepare", "for-loop-1"}
+    assert "evaluate" in root["tasks"]["publish"]["dependentTasks"]
+    assert set(loop["tasks"]) == {"pretrain", "finetune", "supervised"}
+    assert loop["tasks"]["finetune"]["dependentTasks"] == ["pretrain"]
+    assert "dependentTasks" not in loop["tasks"]["supervised"]
+    assert root["tasks"]["for-loop-1"]["iteratorPolicy"]["parallelismLimit"] == 1
+
+
+def test_prepare_looks_at_the_folder_every_time(spec: dict[str, Any]) -> None:
+    root, loop = dags(spec)
+    assert "enableCache" not in root["tasks"]["prepare"].get("cachingOptions", {})
+    assert loop["tasks"]["pretrain"]["cachingOptions"]["enableCache"]
+
+
+def test_steps_install_nothing_and_run_in_the_projects_image(spec: dict[str, Any]) -> None:
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] == IMAGE
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "run", *arguments], capture_output=True, text=True, timeout=900
+    )
+
+
+def options(data: Path, store: Path, *settings: str) -> list[str]:
+    arguments = ["--data", str(data), "--labeled", "2", "--store", str(store)]
+    return arguments + [a for setting in (*TINY_SETTINGS, *settings) for a in ("--set", setting)]
+
+
+def test_wrong_input_is_told_before_anything_starts(tmp_path: Path) -> None:
+    finished = run("--data", str(tmp_path / "nothing"), "--store", str(tmp_path / "store"))
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: ")
+    assert "holds no scans" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize(("backend", "seeds"), [("ray", [0]), ("in-process", [0, 1])])
+def test_from_scans_to_a_published_model(
+    tiny_raw: Path, tmp_path: Path, ray_address: str, backend: str, seeds: list[int]
+) -> None:
+    finished = run(*options(tiny_raw, tmp_path), "--backend", backend, "--seeds", *map(str, seeds))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    lines = finished.stdout.splitlines()
+    summary = Path(lines[-1])
+    assert summary.name == "summary.json"
+    values = json.loads(summary.read_text())
+    assert set(values["methods"]) == {"arco-sg", "supervised"}
+    assert values["seeds"] == seeds
+    assert (summary.parent / "report.html").exists()
+    assert (summary.parent / "model" / "model.safetensors").exists()
+    assert any(line.startswith("pretrain, seed 0  4/4 steps  loss ") for line in lines)
+    assert not any("KFP Executor" in line or "Traceback" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_failed_step_says_why_and_how_to_resume(tiny_raw: Path, tmp_path: Path) -> None:
+    finished = run(*options(tiny_raw, tmp_path, "optimizer.lr=1e30"), "--backend", "in-process")
+    assert finished.returncode == 1
+    assert "error: " in finished.stdout
+    assert "the loss is nan" in finished.stdout
+    assert "run the same command again" in finished.stderr
+    assert "Traceback" not in finished.stdout + finished.stderr
+    assert not list(tmp_path.glob("runs/*/summary.json"))
