@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 from arco_core.config import ConfigError
 from components.plan import RunPlan
-from components.terminal import STEP_ENVIRONMENT, step_output
+from components.terminal import STEP_ENVIRONMENT, StepOutput, step_output
 from infra.ray_session import shared_ray
 from infra.storage import Store
 
@@ -36,7 +38,7 @@ def local_session(plan: RunPlan) -> Iterator[Path]:
         stack.enter_context(_environment(STEP_ENVIRONMENT))
         if plan.backend == "ray":
             stack.enter_context(shared_ray(workers=plan.config.run.workers))
-        stack.enter_context(step_output())
+        stack.enter_context(_stopping_on_interrupt(stack.enter_context(step_output())))
         yield root
 
 
@@ -53,6 +55,21 @@ def check_paths(texts: list[str]) -> None:
             f"the Python interpreter {sys.executable!r} has a space in its path, which Kubeflow's local "
             "runner cannot take: move the project to a folder without one"
         )
+
+
+@contextmanager
+def _stopping_on_interrupt(output: StepOutput) -> Iterator[None]:
+    """Meanwhile, Ctrl-C ends the run; the step that is running gets it from the terminal, too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        output.stop()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

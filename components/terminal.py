@@ -47,27 +47,41 @@ def print_result(run: str) -> None:
 
 
 @contextmanager
-def step_output() -> Iterator[None]:
+def step_output() -> Iterator[StepOutput]:
     """Meanwhile, draw the progress that steps send to standard output, and leave out what says nothing."""
     console = Console(file=sys.stdout)  # by default rich would follow the redirection below
     sink: Sink = Bars(console) if console.is_terminal else Lines(sys.stdout)
     try:
-        with redirect_stdout(_StepOutput(console, sink)):
-            yield
+        output = StepOutput(console, sink)
+        with redirect_stdout(output):
+            yield output
     finally:
         sink.close()
 
 
-class _StepOutput(io.TextIOBase):
+class StepOutput(io.TextIOBase):
+    """Standard output while steps run."""
+
     def __init__(self, console: Console, sink: Sink) -> None:
         self._console, self._sink = console, sink
         self._rest = ""
         self._in_dump = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Raise `KeyboardInterrupt` in whoever writes from now on.
+
+        Kubeflow's local runner works in a thread, which an interrupt does not reach, and would go on with the
+        next step; but between two steps it prints.
+        """
+        self._stopped = True
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
+        if self._stopped:
+            raise KeyboardInterrupt
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._show(line)

@@ -37,6 +37,7 @@ def compile_pipeline(pipeline: BaseComponent, output: str) -> None:
 
 def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
     """Plan, run on this machine, and print the result."""
+    failed = None
     with exit_on_error():
         plan = plan_run(**options)
         print_plan(plan)
@@ -57,12 +58,13 @@ def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
                     },
                     root=root,
                 )
-                failed = None
             except StepFailed as error:
-                failed = str(error)
+                failed = f"The step {str(error)!r} failed; its error is above."
+            except KeyboardInterrupt:
+                failed = "Interrupted."
     if failed is not None:
         print(
-            f"The step {failed!r} failed; its error is above. Earlier results are as they were.\n"
+            f"{failed} Earlier results are as they were.\n"
             "To resume, run the same command again: finished steps are kept.",
             file=sys.stderr,
         )

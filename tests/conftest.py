@@ -17,7 +17,6 @@ from infra.datasets import prepare_dataset
 from infra.ray_session import shared_ray
 from infra.storage import Store
 
-
 torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
 
 

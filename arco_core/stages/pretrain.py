@@ -72,7 +72,9 @@ class PretrainStage(Stage):
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
         unlabeled = self.weak_image(batch["unlabeled_image"], generator)
         images = torch.cat([labeled, unlabeled])
-        logits, pyramid = self.student.forward_pyramid(jitter(images, self.config.augment, generator))
+        # As in stage two and in the baseline, labels are learnt from the weak view.
+        student_view = torch.cat([labeled, jitter(unlabeled, self.config.augment, generator)])
+        logits, pyramid = self.student.forward_pyramid(student_view)
         supervised = supervised_loss(logits[: len(labels)], labels)
         global_loss, local_loss = self._relational(images, logits, pyramid[0], generator)
         weighted = self.settings.global_weight * global_loss + self.settings.local_weight * local_loss

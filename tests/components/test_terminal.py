@@ -44,6 +44,13 @@ def test_standard_output_is_given_back(capsys: pytest.CaptureFixture[str]) -> No
     assert sys.stdout is before
 
 
+def test_after_an_interrupt_whoever_prints_stops() -> None:
+    with step_output() as output:
+        output.stop()
+        with pytest.raises(KeyboardInterrupt):
+            print("the next step")
+
+
 def test_the_last_line_of_a_result_is_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
