@@ -84,8 +84,13 @@ class Store:
         self._backend.upload_file(local, _checked(path))
 
     def upload_folder(self, local: Path, prefix: str) -> None:
-        """Upload every file below `local` to the same relative path below `prefix`."""
-        for file in sorted(path for path in local.rglob("*") if path.is_file()):
+        """Upload every file below `local` to the same relative path below `prefix`.
+
+        Files of subfolders go first: a description at the top, such as a `dataset.json`, is there only when
+        what it describes is.
+        """
+        files = [path for path in local.rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda path: (-len(path.parts), path)):
             self.upload_file(file, f"{prefix}/{file.relative_to(local).as_posix()}")
 
     def download_folder(self, prefix: str, local: Path) -> None:

@@ -167,3 +167,15 @@ def test_missing_credentials_are_a_store_error(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     with pytest.raises(StoreError, match="Unable to locate credentials"):
         Store("s3://arco/x").read_bytes("y")
+
+
+def test_the_top_of_a_folder_is_uploaded_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    (source / "a" / "b").mkdir(parents=True)
+    for name in ("dataset.json", "a/x", "a/b/y"):
+        (source / name).write_bytes(b"x")
+    order: list[str] = []
+    store = Store(str(tmp_path / "store"))
+    monkeypatch.setattr(store, "upload_file", lambda local, path: order.append(path))
+    store.upload_folder(source, "raw")
+    assert order == ["raw/a/b/y", "raw/a/x", "raw/dataset.json"]
