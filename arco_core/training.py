@@ -70,7 +70,6 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
     Raises `TrainingError` when the loss is no longer finite.
     """
     device = next(stage.parameters()).device
-    stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster, on CPUs too
     parameters = [p for p in stage.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         parameters,

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from arco_core.config import ArcoConfig
 from arco_core.errors import TrainingError
 from arco_core.stages import ALONE, Peers, Stage, build_stage
 from arco_core.training import Loop, train
@@ -51,7 +50,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             resume_step = collectives.broadcast_object(resume_step)
         state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
         feed = open_feed(job, rank=rank, world=world)
-        stage = _build(job, config, world).to(device)
+        stage = build(job, world, device)
         loop = Loop(
             steps=job.steps,
             seed=derived_seed(job.seed, job.stage),
@@ -60,7 +59,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             checkpoint_every=config.run.checkpoint_every,
             on_log=recorder.log if recorder else _ignore,
             on_checkpoint=_on_checkpoint(recorder, world),
-            forward=DistributedDataParallel(stage, broadcast_buffers=False) if world > 1 else None,
+            forward=DistributedDataParallel(stage, forward_sync_buffers=False) if world > 1 else None,
             after_step=_synchronise(stage, world),
             resume=_own_state(state, rank, world, job),
         )
@@ -71,15 +70,21 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             recorder.finish()
 
 
-def _build(job: StageJob, config: ArcoConfig, world: int) -> Stage:
-    """The stage with the same initial weights and buffers on every rank."""
+def build(job: StageJob, world: int, device: torch.device) -> Stage:
+    """The stage of `job` on `device`, with the same initial weights and buffers on every rank.
+
+    Its memory format must not change any more: `DistributedDataParallel` lays out its buckets by it, and
+    would scramble the gradients of its first step (torch only warns that strides differ).
+    """
     peers = Peers(count=world, gather=collectives.gather_rows) if world > 1 else ALONE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(job.seed, "weights"))
-        stage = build_stage(job.stage, config, channels=job.channels, classes=len(job.classes), peers=peers)
+        stage = build_stage(
+            job.stage, job.settings, channels=job.channels, classes=len(job.classes), peers=peers
+        )
     if job.init_checkpoint:
         stage.load_pretrained(read_checkpoint(job.init_checkpoint)["stage"])
-    return stage
+    return stage.to(device)
 
 
 def _on_checkpoint(recorder: Recorder | None, world: int) -> Callable[[int, dict[str, Any]], None]:

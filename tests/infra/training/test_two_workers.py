@@ -14,10 +14,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from arco_core.training import Loop, train
 from infra.checkpoints import read_checkpoint
 from infra.training import StageJob
 from infra.training.collectives import average_running_statistics, gather_objects, gather_rows
-from infra.training.worker import finished, run_worker
+from infra.training.feed import open_feed
+from infra.training.seeds import derived_seed
+from infra.training.worker import build, finished, run_worker
 from tests.infra.training.jobs import make_job
 
 pytestmark = pytest.mark.dist
@@ -82,6 +85,23 @@ def test_two_workers_train_one_model_and_resume_exactly(tiny_dataset: str, tmp_p
     assert (undisturbed["attempt"], resumed["attempt"]) == (1, 2)
     tensors = {name: value for name, value in undisturbed["stage"].items() if torch.is_tensor(value)}
     assert all(torch.equal(value, resumed["stage"][name]) for name, value in tensors.items())
+
+
+@pytest.mark.slow
+def test_a_step_of_two_workers_is_the_mean_of_their_own_steps(tiny_dataset: str, tmp_path: Path) -> None:
+    settings = ["run.workers=2", "supervised.steps=1"]
+    job = make_job(tiny_dataset, tmp_path, "supervised", settings=settings)
+    together = _train_on_two(job)["stage"]
+    alone = [_one_step_alone(job, rank) for rank in range(WORLD)]
+    for name in (name for name in together if name.startswith("student.") and "batches" not in name):
+        torch.testing.assert_close(together[name], (alone[0][name] + alone[1][name]) / 2)
+
+
+def _one_step_alone(job: StageJob, rank: int) -> dict[str, Any]:
+    """What a worker would have made of its own share of the batch."""
+    stage = build(job, 1, torch.device("cpu"))
+    loop = Loop(steps=1, seed=derived_seed(job.seed, job.stage), rank=rank)
+    return dict(train(stage, open_feed(job, rank=rank, world=WORLD), job.settings.optimizer, loop)["stage"])
 
 
 def _train_on_two(job: StageJob) -> dict[str, Any]:
