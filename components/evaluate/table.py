@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from components.model_ref import method_title
@@ -24,7 +25,7 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("class")
     table.add_column("method")
     for _, title, _, _ in COLUMNS:
-        table.add_column(title, justify="right")
+        table.add_column(escape(title), justify="right")  # rich takes [mm] for markup
     table.add_column("missing", justify="right")
     for name in (*next(iter(methods.values()))["dice"]["per_class"], None):
         table.add_section()
