@@ -11,7 +11,7 @@ from infra.training.stage_job import StageJob
 
 
 def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
-    """The network to evaluate or publish (the teacher, on the CPU, evaluating), and the job that trained it.
+    """The network to evaluate or publish (the student, on the CPU, evaluating), and the job that trained it.
 
     Raises:
         StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
@@ -21,6 +21,6 @@ def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
     with torch.random.fork_rng(devices=[]):
         stage = build_stage(job.stage, job.settings, channels=job.channels, classes=len(job.classes))
     stage.load_state_dict(state["stage"])
-    network = stage.export()
-    network.eval()
-    return network, job
+    # In torch's default format, so that what is scored is to the bit what is published.
+    network = stage.export().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return network.eval(), job
