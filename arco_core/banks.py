@@ -70,4 +70,6 @@ class Bank(nn.Module):
         before = torch.where(source > 0, ends.gather(1, (source - 1).clamp_min(0)), 0)
         oldest = (self.head - self.count)[source]
         slot = (oldest + rank - before) % self.size
-        return self.keys[source, slot].view(rows, sets, n, -1), totals > 0
+        # Whole rows by one flat index: copies, several times faster than indexing along two axes.
+        flat = (source * (self.size + 1) + slot).flatten()
+        return self.keys.flatten(0, 1).index_select(0, flat).view(rows, sets, n, -1), totals > 0

@@ -99,7 +99,8 @@ def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) 
     def sampled() -> Tensor:
         return stage.contrast(
             labels=labels, confidence=confidence, teacher_probability=probability,
-            student=(student, stage.student_head), teacher=(pyramid, stage.teacher_head), generator=generator,
+            student=(student, stage.student_head.matrix()),
+            teacher=(pyramid, stage.teacher_head.matrix().detach()), generator=generator,
         )  # fmt: skip
 
     def dense() -> Tensor:

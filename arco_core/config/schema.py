@@ -154,10 +154,10 @@ class ContrastConfig:
     grid: int = 4
     """Cells along each axis of the class's bounding box (sg, sag)."""
     queries: int = 256
-    """Queries per class."""
+    """Queries per class, over all workers; each takes its share, in whole sets of negatives."""
     negatives: int = 512
     """Negative keys per query."""
-    queries_per_negative_set: int = 32
+    queries_per_negative_set: int = 64
     """Queries that share one draw of negatives; 1 draws afresh for each query."""
     bank_size: int = 2048
     """Keys kept per class."""

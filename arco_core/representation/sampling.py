@@ -34,8 +34,7 @@ def sample_pyramid(pyramid: Sequence[Tensor], index: Tensor) -> list[Tensor]:
     shape = pyramid[-1].shape[2:]
     coordinates = list(torch.unravel_index(index, (pyramid[-1].shape[0], *shape)))
     rows = [_sample_level(pyramid, level, coordinates) for level in range(len(pyramid) - 1)]
-    finest = pyramid[-1].movedim(1, -1)
-    return [*rows, finest[tuple(coordinates)]]
+    return [*rows, _table(pyramid[-1]).index_select(0, index)]
 
 
 def _sample_level(pyramid: Sequence[Tensor], level: int, coordinates: Sequence[Tensor]) -> Tensor:

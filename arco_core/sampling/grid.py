@@ -55,7 +55,8 @@ class GroupSampler(Sampler):
         rank = scale(uniform(len(sizes), n, generator=generator), size)
         if self.antithetic:
             position = draws - torch.searchsorted(group, group)  # within the draws of its group
-            rank = torch.where(position % 2 == 1, size - 1 - rank.roll(1, dims=1), rank)
+            reflection = (size - 1 - rank.roll(1, dims=1)).clamp_min(0)  # an empty population has size 0
+            rank = torch.where(position % 2 == 1, reflection, rank)
         return group, rank
 
 

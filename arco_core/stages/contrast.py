@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 from arco_core.banks import Bank
 from arco_core.config.schema import ContrastConfig
 from arco_core.losses import contrastive_loss
-from arco_core.representation import PyramidHead, masked_mean, sample_pyramid
+from arco_core.representation import masked_mean, project, sample_pyramid
 from arco_core.sampling import make_sampler
 from arco_core.stages.base import Peers
 
-PyramidAndHead = tuple[Sequence[Tensor], PyramidHead]
+PyramidAndMatrix = tuple[Sequence[Tensor], Tensor]
 
 
 class Contrast:
@@ -33,6 +34,8 @@ class Contrast:
         self.peers = peers
         self.threshold = threshold
         self.sampler = make_sampler(config.sampler, config.grid)
+        self.sets = math.ceil(config.queries / (config.queries_per_negative_set * peers.count))
+        self.queries = self.sets * config.queries_per_negative_set
         self.new_keys = max(1, config.keys_per_step // peers.count)
 
     def __call__(
@@ -41,8 +44,8 @@ class Contrast:
         labels: Tensor,
         confidence: Tensor,
         teacher_probability: Tensor,
-        student: PyramidAndHead,
-        teacher: PyramidAndHead,
+        student: PyramidAndMatrix,
+        teacher: PyramidAndMatrix,
         generator: torch.Generator,
     ) -> Tensor:
         """L_contrast of one step, 0-dim.
@@ -51,33 +54,33 @@ class Contrast:
             labels: (B, *S) int64 labels and pseudo-labels.
             confidence: (B, *S), 1 where labelled.
             teacher_probability: (B, K, *S).
-            student, teacher: pyramids of levels (B, C_l, *S_l), coarse to fine, and their heads.
+            student, teacher: pyramids of levels (B, C_l, *S_l), coarse to fine, and their heads' matrices.
             generator: on the tensors' device.
         """
-        config, (pyramid, head), (teacher_pyramid, teacher_head) = self.config, student, teacher
+        config, (pyramid, matrix), (teacher_pyramid, teacher_matrix) = self.config, student, teacher
         classes = teacher_probability.shape[1]
         every = torch.arange(classes, device=labels.device).view(-1, *[1] * labels.ndim)
         member = (labels == every) & (confidence >= self.threshold)  # (K, B, *S)
         probability = teacher_probability.transpose(0, 1)
-        query = self.sampler.pixels(
-            member & (probability > config.query_threshold), config.queries, generator
-        )
-        queries = head(sample_pyramid(pyramid, query.position.flatten())).view(classes, config.queries, -1)
+        hard = member & (probability > config.query_threshold)
+        query = self.sampler.pixels(hard, self.queries, generator)
+        queries = project(sample_pyramid(pyramid, query.position.flatten()), matrix)
+        queries = queries.view(classes, self.queries, -1)
         with torch.no_grad():
-            positives = teacher_head(masked_mean(teacher_pyramid, member))
-            sets = config.queries // config.queries_per_negative_set
-            negatives, available = self.bank.draw_others(self.sampler, sets, config.negatives, generator)
+            positives = project(masked_mean(teacher_pyramid, member), teacher_matrix)
+            negatives, available = self.bank.draw_others(self.sampler, self.sets, config.negatives, generator)
         loss = contrastive_loss(queries, positives, negatives, query.present & available, config.temperature)
-        self._feed(member & (probability >= self.threshold), teacher_pyramid, teacher_head, generator)
+        self._feed(member & (probability >= self.threshold), teacher_pyramid, teacher_matrix, generator)
         return loss
 
     @torch.no_grad()
     def _feed(
-        self, mask: Tensor, pyramid: Sequence[Tensor], head: PyramidHead, generator: torch.Generator
+        self, mask: Tensor, pyramid: Sequence[Tensor], matrix: Tensor, generator: torch.Generator
     ) -> None:
         """Push fresh keys of each class's confident pixels into the bank, those of all workers."""
         fresh = self.sampler.pixels(mask, self.new_keys, generator)
-        keys = head(sample_pyramid(pyramid, fresh.position.flatten())).view(len(mask), self.new_keys, -1)
+        keys = project(sample_pyramid(pyramid, fresh.position.flatten()), matrix)
+        keys = keys.view(len(mask), self.new_keys, -1)
         valid = fresh.present[:, None].expand(-1, self.new_keys)
         keys = self.peers.gather(keys.transpose(0, 1).contiguous())
         valid = self.peers.gather(valid.T.contiguous())

@@ -14,7 +14,7 @@ from arco_core.config.schema import ArcoConfig, FinetuneConfig
 from arco_core.losses import equivariance_loss, neighbor_loss, supervised_loss, unsupervised_loss
 from arco_core.networks.teacher import make_teacher
 from arco_core.networks.unet import UNet
-from arco_core.representation import PyramidHead, image_mean
+from arco_core.representation import PyramidHead, image_mean, project
 from arco_core.stages.base import Peers, Stage
 from arco_core.stages.contrast import Contrast
 
@@ -81,20 +81,25 @@ class FinetuneStage(Stage):
         }
         loss = terms["supervised"] + weights.unsupervised * terms["unsupervised"]
         if weights.contrast or weights.neighbors:
+            student_matrix = self.student_head.matrix()
             with torch.no_grad():
                 teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
+                teacher_matrix = self.teacher_head.matrix()
         if weights.contrast:
             terms["contrast"] = self.contrast(
                 labels=views.labels,
                 confidence=views.confidence,
                 teacher_probability=teacher_logits.softmax(1),
-                student=(pyramid, self.student_head),
-                teacher=(teacher_pyramid, self.teacher_head),
+                student=(pyramid, student_matrix),
+                teacher=(teacher_pyramid, teacher_matrix),
                 generator=generator,
             )
             loss = loss + weights.contrast * terms["contrast"]
         if weights.neighbors:
-            terms["neighbors"] = self._neighbors([p[n:] for p in pyramid], [p[n:] for p in teacher_pyramid])
+            terms["neighbors"] = self._neighbors(
+                project(image_mean([p[n:] for p in pyramid]), student_matrix),
+                project(image_mean([p[n:] for p in teacher_pyramid]), teacher_matrix),
+            )
             loss = loss + weights.neighbors * terms["neighbors"]
         if weights.equivariance:
             terms["equivariance"] = self._equivariance(views, logits, generator)
@@ -119,14 +124,11 @@ class FinetuneStage(Stage):
             labeled=len(labels),
         )
 
-    def _neighbors(self, student_pyramid: list[Tensor], teacher_pyramid: list[Tensor]) -> Tensor:
-        """L_nn on the unlabelled images; pushes their teacher representations into the bank."""
-        student = self.student_head(image_mean(student_pyramid))
+    def _neighbors(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """L_nn of the unlabelled images' representations (U, D); pushes the teacher's into the bank."""
         bank = self.image_bank
         loss = neighbor_loss(student, bank.stored[0].clone(), bank.count[0].clone(), self.settings.neighbors)
-        with torch.no_grad():
-            fresh = self.peers.gather(self.teacher_head(image_mean(teacher_pyramid)))
-        bank.push(fresh[None, -bank.size :])
+        bank.push(self.peers.gather(teacher)[None, -bank.size :])
         return loss
 
     def _equivariance(self, views: _Views, logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -93,6 +93,7 @@ def test_samples_stay_inside_their_class(
     assert inside[sample.present].all()
 
 
+@example(sizes=[0], n=2, name="sag")
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=5),
