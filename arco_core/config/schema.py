@@ -192,16 +192,23 @@ class ContrastConfig:
 class LossWeights:
     """The lambdas of stage two; a weight of 0 switches the term (and its cost) off."""
 
+    supervised: float = 1.0
     contrast: float = 0.01
     unsupervised: float = 1.0
     neighbors: float = 1.0
     equivariance: float = 1.0
 
     def __post_init__(self) -> None:
+        require(self.supervised > 0, "finetune.weights.supervised", self.supervised, "must be positive")
         for key in ("contrast", "unsupervised", "neighbors", "equivariance"):
             require(
                 getattr(self, key) >= 0, f"finetune.weights.{key}", getattr(self, key), "must not be negative"
             )
+
+    @property
+    def all_off(self) -> bool:
+        """Only the supervised term is left."""
+        return not (self.contrast or self.unsupervised or self.neighbors or self.equivariance)
 
 
 @dataclass(frozen=True, kw_only=True)

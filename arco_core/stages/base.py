@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from arco_core.augment import random_affine, warp
 from arco_core.config.schema import ArcoConfig
+from arco_core.losses import supervised_loss
 from arco_core.networks.teacher import ema_update, teach
 from arco_core.networks.unet import UNet
 
@@ -98,6 +99,14 @@ class Stage(nn.Module, ABC):
         for teacher in self.teacher_of() if mode else ():
             teach(teacher)
         return self
+
+    def labeled_step(
+        self, student: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """`forward` of the baseline, and of a stage whose other terms all weigh 0: labelled images alone."""
+        images, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
+        loss = supervised_loss(student(images), labels)
+        return {"loss": loss, "supervised": loss.detach()}
 
     def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Rotation, crop and flip of images (B, C, H, W) and, alike, of labels (B, H, W) -> int64."""

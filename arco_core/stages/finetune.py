@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,10 @@ class _Views:
 
 
 class FinetuneStage(Stage):
-    """ARCO. A weight of 0 leaves out its term and all it costs; all but `unsupervised` 0 is mean teacher."""
+    """ARCO. A weight of 0 leaves out its term and all it costs.
+
+    All but `unsupervised` 0 is mean teacher; all 0 is supervised learning, from stage one's weights.
+    """
 
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
@@ -70,42 +74,50 @@ class FinetuneStage(Stage):
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
         weights = self.settings.weights
+        if weights.all_off:
+            return self.labeled_step(self.student, batch, generator)
         views = self._views(batch, generator)
         logits, pyramid = self.student.forward_pyramid(views.images)
         n = views.labeled
-        terms = {
-            "supervised": supervised_loss(logits[:n], views.labels[:n]),
-            "unsupervised": unsupervised_loss(
+        terms = {"supervised": supervised_loss(logits[:n], views.labels[:n])}
+        if weights.unsupervised:
+            terms["unsupervised"] = unsupervised_loss(
                 logits[n:], views.labels[n:], views.confidence[n:], self.settings.strong_threshold
-            ),
-        }
-        loss = terms["supervised"] + weights.unsupervised * terms["unsupervised"]
+            )
         if weights.contrast or weights.neighbors:
-            student_matrix = self.student_head.matrix()
-            with torch.no_grad():
-                teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
-                teacher_matrix = self.teacher_head.matrix()
+            terms |= self._representation_terms(views, pyramid, generator)
+        if weights.equivariance:
+            terms["equivariance"] = self._equivariance(views, logits, generator)
+        weighted = (getattr(weights, name) * term for name, term in terms.items())
+        loss = sum(weighted, start=logits.new_zeros(()))
+        confident = (views.confidence[n:] >= self.settings.strong_threshold).float().mean()
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
+
+    def _representation_terms(
+        self, views: _Views, pyramid: Sequence[Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """`contrast` and `neighbors`, where they have a weight; feeds their banks."""
+        weights, n = self.settings.weights, views.labeled
+        matrix = self.student_head.matrix()
+        with torch.no_grad():
+            teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
+            teacher_matrix = self.teacher_head.matrix()
+        terms = {}
         if weights.contrast:
             terms["contrast"] = self.contrast(
                 labels=views.labels,
                 confidence=views.confidence,
                 teacher_probability=teacher_logits.softmax(1),
-                student=(pyramid, student_matrix),
+                student=(pyramid, matrix),
                 teacher=(teacher_pyramid, teacher_matrix),
                 generator=generator,
             )
-            loss = loss + weights.contrast * terms["contrast"]
         if weights.neighbors:
             terms["neighbors"] = self._neighbors(
-                project(image_mean([p[n:] for p in pyramid]), student_matrix),
+                project(image_mean([p[n:] for p in pyramid]), matrix),
                 project(image_mean([p[n:] for p in teacher_pyramid]), teacher_matrix),
             )
-            loss = loss + weights.neighbors * terms["neighbors"]
-        if weights.equivariance:
-            terms["equivariance"] = self._equivariance(views, logits, generator)
-            loss = loss + weights.equivariance * terms["equivariance"]
-        confident = (views.confidence[n:] >= self.settings.strong_threshold).float().mean()
-        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
+        return terms
 
     def _views(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Views:
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])

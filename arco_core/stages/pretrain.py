@@ -22,21 +22,23 @@ def _mlp(sizes: tuple[int, int, int]) -> nn.Sequential:
     return nn.Sequential(nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]))
 
 
-class _Projector(nn.Module):
-    """Two-layer non-linear projectors of the bottleneck (global) and of windows of the output (local).
+def _projectors(bottleneck: int, classes: int, settings: PretrainConfig) -> nn.ModuleDict:
+    """Two-layer non-linear projectors, of the terms that have a weight.
 
-    The local projector acts on each cell's K mean logits; a window's embedding is all of its cells.
+    `global_` acts on the mean bottleneck, `local` on each cell's K mean logits; a window's embedding is all
+    of its cells.
     """
+    projectors = nn.ModuleDict()
+    if settings.global_weight:
+        projectors["global_"] = _mlp((bottleneck, settings.embedding_dim, settings.embedding_dim))
+    if settings.local_weight:
+        projectors["local"] = _mlp((classes, 2 * classes, classes))
+    return projectors
 
-    def __init__(self, bottleneck: int, classes: int, dim: int) -> None:
-        super().__init__()
-        self.global_ = _mlp((bottleneck, dim, dim))
-        self.local = _mlp((classes, 2 * classes, classes))
 
-    def forward(self, logits: Tensor, bottleneck: Tensor) -> tuple[Tensor, Tensor]:
-        """Global (1, B, D) and local (cells, cells, B, K) embeddings."""
-        pooled = F.adaptive_avg_pool2d(logits, _CELLS).permute(2, 3, 0, 1)
-        return self.global_(bottleneck.mean((2, 3)))[None], self.local(pooled)
+def _cells(logits: Tensor) -> Tensor:
+    """Mean logits (cells, cells, B, K) of each cell of the output map."""
+    return F.adaptive_avg_pool2d(logits, _CELLS).permute(2, 3, 0, 1)
 
 
 def _windows(cells: Tensor) -> Tensor:
@@ -46,21 +48,27 @@ def _windows(cells: Tensor) -> Tensor:
 
 
 class PretrainStage(Stage):
-    """Student and EMA teacher agree on how an image, and each window of it, relates to mined views."""
+    """Student and EMA teacher agree on how an image, and each window of it, relates to mined views.
+
+    A weight of 0 leaves out its term, projector, predictor and bank.
+    """
 
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
         settings = self.settings
         self.student = UNet(channels, classes, config.network)
-        bottleneck = config.network.features[-1]
-        self.student_projector = _Projector(bottleneck, classes, settings.embedding_dim)
-        self.global_predictor = _mlp((settings.embedding_dim,) * 3)
-        self.local_predictor = _mlp((classes,) * 3)
+        self.student_projector = _projectors(config.network.features[-1], classes, settings)
+        if settings.global_weight:
+            self.global_predictor = _mlp((settings.embedding_dim,) * 3)
+        if settings.local_weight:
+            self.local_predictor = _mlp((classes,) * 3)
         self.teacher = make_teacher(self.student)
         self.teacher_projector = make_teacher(self.student_projector)
-        windows = ((_CELLS - _WINDOW) // _STRIDE + 1) ** 2
-        self.global_bank = Bank(1, settings.bank_size, settings.embedding_dim)
-        self.local_bank = Bank(windows, settings.bank_size, classes * _WINDOW**2)
+        if settings.global_weight:
+            self.global_bank = Bank(1, settings.bank_size, settings.embedding_dim)
+        if settings.local_weight:
+            windows = ((_CELLS - _WINDOW) // _STRIDE + 1) ** 2
+            self.local_bank = Bank(windows, settings.bank_size, classes * _WINDOW**2)
 
     @property
     def settings(self) -> PretrainConfig:
@@ -69,6 +77,9 @@ class PretrainStage(Stage):
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
+        weights = {"global": self.settings.global_weight, "local": self.settings.local_weight}
+        if not any(weights.values()):
+            return self.labeled_step(self.student, batch, generator)
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
         unlabeled = self.weak_image(batch["unlabeled_image"], generator)
         images = torch.cat([labeled, unlabeled])
@@ -76,31 +87,44 @@ class PretrainStage(Stage):
         student_view = torch.cat([labeled, jitter(unlabeled, self.config.augment, generator)])
         logits, pyramid = self.student.forward_pyramid(student_view)
         supervised = supervised_loss(logits[: len(labels)], labels)
-        global_loss, local_loss = self._relational(images, logits, pyramid[0], generator)
-        weighted = self.settings.global_weight * global_loss + self.settings.local_weight * local_loss
-        terms = {"supervised": supervised, "global": global_loss, "local": local_loss}
-        return {"loss": supervised + weighted, **{k: v.detach() for k, v in terms.items()}}
+        relational = self._relational(images, logits, pyramid[0], generator)
+        loss = supervised + sum(weights[name] * term for name, term in relational.items())
+        terms = {"supervised": supervised, **relational}
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}}
 
     def _relational(
         self, images: Tensor, logits: Tensor, bottleneck: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Global and local L_inst; pushes fresh teacher embeddings into the banks."""
+    ) -> dict[str, Tensor]:
+        """`global` and `local` L_inst, where they have a weight; feeds their banks."""
         with torch.no_grad():
             view = jitter(images, self.config.augment, generator)
             teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(view)
-            teacher_global, teacher_cells = self.teacher_projector(teacher_logits, teacher_pyramid[0])
-            teacher_local = _windows(teacher_cells)
-        student_global, student_cells = self.student_projector(logits, bottleneck)
-        student_global = self.global_predictor(student_global)
-        student_local = _windows(self.local_predictor(student_cells))
-        temperatures = (self.settings.student_temperature, self.settings.teacher_temperature)
-        losses = (
-            relational_loss(student_global, teacher_global, self.global_bank.stored.clone(), *temperatures),
-            relational_loss(student_local, teacher_local, self.local_bank.stored.clone(), *temperatures),
-        )
-        self._push(self.global_bank, teacher_global)
-        self._push(self.local_bank, teacher_local)
+        losses = {}
+        if self.settings.global_weight:
+            losses["global"] = self._global(bottleneck, teacher_pyramid[0])
+        if self.settings.local_weight:
+            losses["local"] = self._local(logits, teacher_logits)
         return losses
+
+    def _global(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """L_inst of whole images, from the bottlenecks (B, C, h, w) of both networks."""
+        embedding = self.global_predictor(self.student_projector["global_"](student.mean((2, 3))[None]))
+        with torch.no_grad():
+            target = self.teacher_projector["global_"](teacher.mean((2, 3))[None])
+        return self._compare(embedding, target, self.global_bank)
+
+    def _local(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """L_inst of the windows of the logits (B, K, H, W) of both networks."""
+        embedding = _windows(self.local_predictor(self.student_projector["local"](_cells(student))))
+        with torch.no_grad():
+            target = _windows(self.teacher_projector["local"](_cells(teacher)))
+        return self._compare(embedding, target, self.local_bank)
+
+    def _compare(self, student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
+        temperatures = (self.settings.student_temperature, self.settings.teacher_temperature)
+        loss = relational_loss(student, teacher, bank.stored.clone(), *temperatures)
+        self._push(bank, teacher)
+        return loss
 
     def _push(self, bank: Bank, embeddings: Tensor) -> None:
         fresh = self.peers.gather(embeddings.transpose(0, 1).contiguous())
@@ -108,7 +132,10 @@ class PretrainStage(Stage):
 
     def teacher_of(self) -> dict[nn.Module, nn.Module]:
         """See `Stage.teacher_of`."""
-        return {self.teacher: self.student, self.teacher_projector: self.student_projector}
+        pairs: dict[nn.Module, nn.Module] = {self.teacher: self.student}
+        if len(self.student_projector):
+            pairs[self.teacher_projector] = self.student_projector
+        return pairs
 
     @property
     def ema(self) -> float:

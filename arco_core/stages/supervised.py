@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from arco_core.config.schema import ArcoConfig
-from arco_core.losses import supervised_loss
 from arco_core.networks.unet import UNet
 from arco_core.stages.base import Peers, Stage
 
@@ -20,9 +19,7 @@ class SupervisedStage(Stage):
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
-        images, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
-        loss = supervised_loss(self.student(images), labels)
-        return {"loss": loss, "supervised": loss.detach()}
+        return self.labeled_step(self.student, batch, generator)
 
     def export(self) -> UNet:
         """See `Stage.export`."""
