@@ -16,7 +16,7 @@ from torch import Tensor
 
 from arco_core.config.schema import OptimizerConfig
 from arco_core.errors import TrainingError
-from arco_core.stages import Stage
+from arco_core.stages import Passes, Stage
 
 State = dict[str, Any]
 
@@ -59,26 +59,22 @@ class Loop:
     """The stage, wrapped for data-parallel training; none calls the stage itself."""
     after_step: Callable[[], None] = _nothing
     """Called after every optimiser step, before the teacher's update (synchronise statistics)."""
+    passes: Passes = field(default_factory=Passes)
+    """In which precision the networks run, and whether compiled."""
     resume: State | None = field(default=None, repr=False)
 
 
 def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loop) -> State:
     """Train `stage` for `loop.steps` optimiser steps and return the last state.
 
-    A state holds `stage`, `optimizer`, `feed` and `step`; pass it as `loop.resume` to continue.
+    A state holds `stage`, `optimizer`, `scaler`, `feed` and `step`; pass it as `loop.resume` to continue.
 
     Raises `TrainingError` when the loss is no longer finite.
     """
     device = next(stage.parameters()).device
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=optimizer_config.lr,
-        momentum=optimizer_config.momentum,
-        weight_decay=optimizer_config.weight_decay,
-        nesterov=optimizer_config.nesterov and optimizer_config.momentum > 0,
-    )
-    start = _restore(loop.resume, stage, optimizer, feed)
+    stage.passes = loop.passes
+    session = _Session(stage, _sgd(stage, optimizer_config), loop.passes.scaler(device), feed)
+    start = session.restore(loop.resume)
     generator = torch.Generator(device)
     forward = loop.forward or stage
     meter = _Meter(loop)
@@ -88,22 +84,28 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
             torch.manual_seed(step_seed(loop.seed, loop.rank, step))  # dropout has no generator argument
             generator.manual_seed(step_seed(loop.seed, loop.rank, step) ^ 1)
             lr = learning_rate(optimizer_config, step, loop.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
             with meter.waiting():
                 batch = {key: value.to(device, non_blocking=True) for key, value in feed.next().items()}
             losses = forward(batch, generator)
-            optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            optimizer.step()
+            session.descend(losses["loss"], lr)
             loop.after_step()
             stage.after_step()
             meter.add(step + 1, losses, lr)
             if (step + 1) % loop.checkpoint_every == 0 and step + 1 < loop.steps:
-                loop.on_checkpoint(step + 1, _state(stage, optimizer, feed, step + 1))
-    final = _state(stage, optimizer, feed, max(start, loop.steps))
+                loop.on_checkpoint(step + 1, session.state(step + 1))
+    final = session.state(max(start, loop.steps))
     loop.on_checkpoint(final["step"], final)
     return final
+
+
+def _sgd(stage: Stage, config: OptimizerConfig) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        [p for p in stage.parameters() if p.requires_grad],
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov and config.momentum > 0,
+    )
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -125,22 +127,43 @@ def step_seed(seed: int, rank: int, step: int) -> int:
     return z >> 1
 
 
-def _state(stage: Stage, optimizer: torch.optim.Optimizer, feed: Feed, step: int) -> State:
-    return {
-        "stage": stage.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "feed": feed.state_dict(),
-        "step": step,
-    }
+@dataclass(frozen=True)
+class _Session:
+    """Everything that training changes, and that a checkpoint therefore holds."""
 
+    stage: Stage
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    feed: Feed
 
-def _restore(state: State | None, stage: Stage, optimizer: torch.optim.Optimizer, feed: Feed) -> int:
-    if state is None:
-        return 0
-    stage.load_state_dict(state["stage"])
-    optimizer.load_state_dict(state["optimizer"])
-    feed.load_state_dict(state["feed"])
-    return int(state["step"])
+    def descend(self, loss: Tensor, lr: float) -> None:
+        """One step of the optimiser; none, but a lower scale, where scaled gradients overflow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def state(self, step: int) -> State:
+        """The state after `step` steps."""
+        return {
+            "stage": self.stage.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "feed": self.feed.state_dict(),
+            "step": step,
+        }
+
+    def restore(self, state: State | None) -> int:
+        """Go back to `state`, if any, and return its number of steps."""
+        if state is None:
+            return 0
+        self.stage.load_state_dict(state["stage"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.feed.load_state_dict(state["feed"])
+        return int(state["step"])
 
 
 class _Meter:

@@ -153,8 +153,8 @@ def _preview(raw: RawDataset, config: ArcoConfig, labeled: float, seeds: Sequenc
 
 
 def _run_name(source: Store, config: ArcoConfig, labeled: float) -> str:
-    """`<dataset>-l<labels>-<fingerprint>`; of `[run]` only the number of workers changes results."""
-    settings = {**asdict(config), "run": {"workers": config.run.workers}}
+    """`<dataset>-l<labels>-<fingerprint>`; of `[run]`, only what changes results is in the fingerprint."""
+    settings = {**asdict(config), "run": config.run.result_settings}
     text = json.dumps([source.url, settings, labeled], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     labels = "all" if labeled == ALL_LABELED else f"{labeled:g}"

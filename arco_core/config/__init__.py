@@ -2,6 +2,7 @@
 
 from arco_core.config.errors import ConfigError
 from arco_core.config.load import dumps, load, loads, preset_names
+from arco_core.config.run import RunConfig
 from arco_core.config.schema import (
     ArcoConfig,
     AugmentConfig,
@@ -12,7 +13,6 @@ from arco_core.config.schema import (
     NetworkConfig,
     OptimizerConfig,
     PretrainConfig,
-    RunConfig,
     SupervisedConfig,
 )
 

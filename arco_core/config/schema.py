@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from arco_core.config.errors import require, require_in, require_range
+from arco_core.config.run import RunConfig
 
 SAMPLER_NAMES = ("ns", "sg", "sag", "hilbert", "hilbert-antithetic", "hilbert-systematic")
 
@@ -256,36 +257,6 @@ class SupervisedConfig:
     def __post_init__(self) -> None:
         require(self.steps >= 0, "supervised.steps", self.steps, "must not be negative")
         require(self.labeled_batch > 0, "supervised.labeled_batch", self.labeled_batch, "must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """How a run is carried out. Nothing here changes what is computed for a given worker count."""
-
-    seed: int = 0
-    workers: int = 2
-    threads_per_worker: int = 1
-    device: str = "auto"
-    """`auto` takes a GPU where the worker has one."""
-    log_every: int = 10
-    checkpoint_every: int = 500
-    max_failures: int = 3
-    """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
-
-    def __post_init__(self) -> None:
-        require(self.workers >= 1, "run.workers", self.workers, "must be at least 1")
-        require(
-            self.threads_per_worker >= 1,
-            "run.threads_per_worker",
-            self.threads_per_worker,
-            "must be at least 1",
-        )
-        require_in("run.device", self.device, ("auto", "cpu", "cuda"))
-        require(self.log_every >= 1, "run.log_every", self.log_every, "must be at least 1")
-        require(
-            self.checkpoint_every >= 1, "run.checkpoint_every", self.checkpoint_every, "must be at least 1"
-        )
-        require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

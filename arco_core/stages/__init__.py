@@ -2,5 +2,6 @@
 
 from arco_core.stages.base import ALONE, Peers, Stage
 from arco_core.stages.build import STAGES, build_stage
+from arco_core.stages.passes import Passes
 
-__all__ = ["ALONE", "STAGES", "Peers", "Stage", "build_stage"]
+__all__ = ["ALONE", "STAGES", "Passes", "Peers", "Stage", "build_stage"]

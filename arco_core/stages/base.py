@@ -15,6 +15,7 @@ from arco_core.config.schema import ArcoConfig
 from arco_core.losses import supervised_loss
 from arco_core.networks.teacher import ema_update, teach
 from arco_core.networks.unet import UNet
+from arco_core.stages.passes import Passes
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -45,6 +46,7 @@ class Stage(nn.Module, ABC):
         self.config = config
         self.peers = peers
         self.teacher_updates = 0
+        self.passes = Passes()
 
     @abstractmethod
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -101,11 +103,11 @@ class Stage(nn.Module, ABC):
         return self
 
     def labeled_step(
-        self, student: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+        self, student: UNet, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         """`forward` of the baseline, and of a stage whose other terms all weigh 0: labelled images alone."""
         images, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
-        loss = supervised_loss(student(images), labels)
+        loss = supervised_loss(self.passes.logits(student, images), labels)
         return {"loss": loss, "supervised": loss.detach()}
 
     def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:

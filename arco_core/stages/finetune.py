@@ -77,7 +77,7 @@ class FinetuneStage(Stage):
         if weights.all_off:
             return self.labeled_step(self.student, batch, generator)
         views = self._views(batch, generator)
-        logits, pyramid = self.student.forward_pyramid(views.images)
+        logits, pyramid = self.passes(self.student, views.images)
         n = views.labeled
         terms = {"supervised": supervised_loss(logits[:n], views.labels[:n])}
         if weights.unsupervised:
@@ -100,7 +100,7 @@ class FinetuneStage(Stage):
         weights, n = self.settings.weights, views.labeled
         matrix = self.student_head.matrix()
         with torch.no_grad():
-            teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
+            teacher_logits, teacher_pyramid = self.passes(self.teacher, views.images)
             teacher_matrix = self.teacher_head.matrix()
         terms = {}
         if weights.contrast:
@@ -123,7 +123,7 @@ class FinetuneStage(Stage):
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
         weak = self.weak_image(batch["unlabeled_image"], generator)
         with torch.no_grad():
-            confidence, pseudo = self.teacher(weak).softmax(1).max(1)
+            confidence, pseudo = self.passes.logits(self.teacher, weak).softmax(1).max(1)
         strong = jitter(weak, self.config.augment, generator)
         classes = self.student.classes
         strong, pseudo, confidence = mix(
@@ -148,7 +148,8 @@ class FinetuneStage(Stage):
         grid = self.random_warp.grid(len(logits), size, generator)
         sure = (views.labels > 0) & (views.confidence >= self.settings.weak_threshold)
         weight = warp(sure[:, None].to(logits.dtype), grid)[:, 0]
-        return equivariance_loss(self.student(warp(views.images, grid)), warp(logits.detach(), grid), weight)
+        prediction = self.passes.logits(self.student, warp(views.images, grid))
+        return equivariance_loss(prediction, warp(logits.detach(), grid), weight)
 
     def teacher_of(self) -> dict[nn.Module, nn.Module]:
         """See `Stage.teacher_of`."""

@@ -85,7 +85,7 @@ class PretrainStage(Stage):
         images = torch.cat([labeled, unlabeled])
         # As in stage two and in the baseline, labels are learnt from the weak view.
         student_view = torch.cat([labeled, jitter(unlabeled, self.config.augment, generator)])
-        logits, pyramid = self.student.forward_pyramid(student_view)
+        logits, pyramid = self.passes(self.student, student_view)
         supervised = supervised_loss(logits[: len(labels)], labels)
         relational = self._relational(images, logits, pyramid[0], generator)
         loss = supervised + sum(weights[name] * term for name, term in relational.items())
@@ -98,7 +98,7 @@ class PretrainStage(Stage):
         """`global` and `local` L_inst, where they have a weight; feeds their banks."""
         with torch.no_grad():
             view = jitter(images, self.config.augment, generator)
-            teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(view)
+            teacher_logits, teacher_pyramid = self.passes(self.teacher, view)
         losses = {}
         if self.settings.global_weight:
             losses["global"] = self._global(bottleneck, teacher_pyramid[0])

@@ -9,7 +9,7 @@ import torch
 from arco_core.errors import TrainingError
 from infra.progress import Progress
 from infra.training.stage_job import StageJob, StageResult
-from infra.training.watch import show
+from infra.training.watch import show, tell_what_needs_a_gpu
 from infra.training.worker import finished, run_worker
 
 
@@ -26,12 +26,14 @@ def run_in_process(job: StageJob) -> StageResult:
             f"run.workers = {config.run.workers}: in this process there is one worker; "
             "set run.workers=1, or train on Ray"
         )
+    device = _device(config.run.device)
+    tell_what_needs_a_gpu(job.title, config.run, on_gpu=device.type == "cuda")
     with Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress:
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
             show(progress, step, metrics)
 
-        run_worker(job, rank=0, world=1, device=_device(config.run.device), report=report)
+        run_worker(job, rank=0, world=1, device=device, report=report)
     result = finished(job)
     if result is None:
         raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")

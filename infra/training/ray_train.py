@@ -19,7 +19,7 @@ from infra.mailbox import open_mailbox
 from infra.progress import Progress
 from infra.ray_session import ray_session
 from infra.training.stage_job import StageJob, StageResult
-from infra.training.watch import show
+from infra.training.watch import show, tell_what_needs_a_gpu
 from infra.training.worker import finished, run_worker
 
 _POLL_SECONDS = 0.3
@@ -38,10 +38,12 @@ def run_on_ray(job: StageJob) -> StageResult:
         ray_session(workers=settings.workers),
         Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress,
     ):
+        use_gpu = _use_gpu(settings)
+        tell_what_needs_a_gpu(job.title, settings, on_gpu=use_gpu)
         progress.announce(f"starting {settings.workers} worker{'s' * (settings.workers > 1)} on Ray")
         mailbox = open_mailbox()
         with _watching(mailbox, progress):
-            _fit(job, settings, mailbox)
+            _fit(job, settings, mailbox, use_gpu=use_gpu)
         if refusal := ray.get(mailbox.refusal.remote()):
             raise TrainingError(f"{job.title}: {refusal}")
     result = finished(job)
@@ -50,8 +52,7 @@ def run_on_ray(job: StageJob) -> StageResult:
     return result
 
 
-def _fit(job: StageJob, settings: RunSettings, mailbox: Any) -> None:
-    use_gpu = _use_gpu(settings)
+def _fit(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: bool) -> None:
     resources = {"CPU": 1, "GPU": int(use_gpu)}
     trainer = TorchTrainer(
         _train_function,

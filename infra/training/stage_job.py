@@ -84,13 +84,13 @@ class StageJob:
 
     @property
     def digest(self) -> str:
-        """Fingerprint (hex) of what determines the result. Of `[run]` only the number of workers does."""
+        """Fingerprint (hex) of what determines the result. Of `[run]` only some settings do."""
         values = asdict(self)
         del values["config"], values["run_url"]
         config = asdict(self.settings)
         values["config"] = {key: config[key] for key in ("network", "augment", "optimizer", self.stage)}
         values["steps"] = self.steps
-        values["workers"] = self.settings.run.workers
+        values["run"] = self.settings.run.result_settings
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:

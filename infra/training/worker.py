@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from arco_core.errors import TrainingError
-from arco_core.stages import ALONE, Peers, Stage, build_stage
+from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
 from arco_core.training import Loop, train
 from infra.checkpoints import read_checkpoint
 from infra.storage import Store
@@ -61,6 +61,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             on_checkpoint=_on_checkpoint(recorder, world),
             forward=DistributedDataParallel(stage, forward_sync_buffers=False) if world > 1 else None,
             after_step=_synchronise(stage, world),
+            passes=Passes.on(device, config.run),
             resume=_own_state(state, rank, world, job),
         )
         if recorder:

@@ -36,6 +36,7 @@ def test_overrides_go_over_the_file_and_the_file_over_the_preset(tmp_path: Path)
         ("data.image_size=[32]", "must have 2 entries"),
         ("data.classes=heart", "data.classes = 'heart': must be a list"),
         ("run.workers=3", "must be a multiple of run.workers = 3"),
+        ("run.precision=fp8", "run.precision = 'fp8': must be one of bf16, fp16, fp32"),
         ("run.workers=true", "run.workers = True: must be of type int"),
         ("run=3", "run = 3: must be a table"),
         ("finetune.steps", "not of the form"),

@@ -86,6 +86,18 @@ def test_the_number_of_threads_is_put_back(tiny_dataset: str, tmp_path: Path) ->
     assert torch.get_num_threads() == before
 
 
+def test_a_cpu_run_says_once_that_it_leaves_settings_for_gpus_aside(
+    tiny_dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = run_in_process(make_job(tiny_dataset, tmp_path / "plain", "supervised"))
+    assert "GPU" not in capsys.readouterr().out
+    settings = ["run.precision=bf16", "run.compile=true"]
+    asked = run_in_process(make_job(tiny_dataset, tmp_path / "asked", "supervised", settings=settings))
+    assert capsys.readouterr().out.count("run.precision = 'bf16', run.compile = true") == 1
+    expected = stage_state(plain)
+    assert all(torch.equal(value, expected[name]) for name, value in stage_state(asked).items())
+
+
 def test_several_workers_need_ray(tiny_dataset: str, tmp_path: Path) -> None:
     job = make_job(tiny_dataset, tmp_path, settings=["run.workers=2"])
     with pytest.raises(TrainingError, match=r"run\.workers = 2.*set run\.workers=1"):

@@ -23,6 +23,8 @@ def test_job_and_result_survive_json(tiny_dataset: str, tmp_path: Path) -> None:
         ("network.dropout=[0.3,0.3]", True),
         ("pretrain.ema=0.5", True),
         ("run.workers=2", True),
+        ("run.precision=bf16", True),
+        ("run.compile=true", True),
         ("finetune.ema=0.5", False),
         ("run.log_every=7", False),
         ("run.checkpoint_every=7", False),

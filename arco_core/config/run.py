@@ -1,0 +1,49 @@
+"""How a run is carried out: on what, in which precision, how often it is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arco_core.config.errors import require, require_in
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out."""
+
+    seed: int = 0
+    workers: int = 2
+    threads_per_worker: int = 1
+    device: str = "auto"
+    """`auto` takes a GPU where the worker has one."""
+    precision: str = "fp32"
+    """Of the networks' passes on a GPU: `fp32`, `bf16` or `fp16`; all else, and all on a CPU, is float32."""
+    compile: bool = False
+    """Compile the networks' passes on a GPU: a minute at the start, faster steps after."""
+    log_every: int = 10
+    checkpoint_every: int = 500
+    max_failures: int = 3
+    """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "run.workers", self.workers, "must be at least 1")
+        require(
+            self.threads_per_worker >= 1,
+            "run.threads_per_worker",
+            self.threads_per_worker,
+            "must be at least 1",
+        )
+        require_in("run.device", self.device, ("auto", "cpu", "cuda"))
+        require_in("run.precision", self.precision, PRECISIONS)
+        require(self.log_every >= 1, "run.log_every", self.log_every, "must be at least 1")
+        require(
+            self.checkpoint_every >= 1, "run.checkpoint_every", self.checkpoint_every, "must be at least 1"
+        )
+        require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
+
+    @property
+    def result_settings(self) -> dict[str, int | str | bool]:
+        """The settings that change what is computed; all others only change how it is done."""
+        return {"workers": self.workers, "precision": self.precision, "compile": self.compile}
