@@ -2,6 +2,7 @@
 
 from arco_core.config.errors import ConfigError
 from arco_core.config.load import dumps, load, loads, preset_names
+from arco_core.config.released import ReleasedConfig
 from arco_core.config.run import RunConfig
 from arco_core.config.schema import (
     ArcoConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "PretrainConfig",
+    "ReleasedConfig",
     "RunConfig",
     "SupervisedConfig",
     "dumps",

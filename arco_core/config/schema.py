@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from arco_core.config.errors import require, require_in, require_range
+from arco_core.config.released import RELEASED_SAMPLERS, ReleasedConfig
 from arco_core.config.run import RunConfig
 
 SAMPLER_NAMES = ("ns", "sg", "sag", "hilbert", "hilbert-antithetic", "hilbert-systematic")
@@ -132,6 +133,7 @@ class PretrainConfig:
     bank_size: int = 36
     fresh_keys: int = 5
     embedding_dim: int = 512
+    supervised_weight: float = 1.0
     global_weight: float = 1.0
     local_weight: float = 1.0
     ema: float = 0.99
@@ -145,6 +147,12 @@ class PretrainConfig:
             "pretrain.bank_size", self.bank_size, f"must hold fresh_keys = {self.fresh_keys}",
         )  # fmt: skip
         require_range("pretrain.ema", self.ema, 0.0, 1.0)
+        require(
+            self.supervised_weight > 0,
+            "pretrain.supervised_weight", self.supervised_weight, "must be positive",
+        )  # fmt: skip
+        for key in ("global_weight", "local_weight"):
+            require(getattr(self, key) >= 0, f"pretrain.{key}", getattr(self, key), "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +177,7 @@ class ContrastConfig:
     """A query needs at least this teacher probability for its class."""
 
     def __post_init__(self) -> None:
-        require_in("finetune.contrast.sampler", self.sampler, SAMPLER_NAMES)
+        require_in("finetune.contrast.sampler", self.sampler, SAMPLER_NAMES + RELEASED_SAMPLERS)
         for key in ("grid", "queries", "negatives", "bank_size", "keys_per_step"):
             require(
                 getattr(self, key) > 0, f"finetune.contrast.{key}", getattr(self, key), "must be positive"
@@ -270,6 +278,7 @@ class ArcoConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    released: ReleasedConfig = field(default_factory=ReleasedConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

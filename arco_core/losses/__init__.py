@@ -2,7 +2,7 @@
 
 from arco_core.losses.contrastive import contrastive_loss
 from arco_core.losses.equivariance import equivariance_loss
-from arco_core.losses.neighbors import neighbor_loss
+from arco_core.losses.neighbors import neighbor_loss, released_neighbor_loss
 from arco_core.losses.relational import relational_loss
 from arco_core.losses.supervised import dice_loss, supervised_loss
 from arco_core.losses.unsupervised import unsupervised_loss
@@ -13,6 +13,7 @@ __all__ = [
     "equivariance_loss",
     "neighbor_loss",
     "relational_loss",
+    "released_neighbor_loss",
     "supervised_loss",
     "unsupervised_loss",
 ]

@@ -24,3 +24,16 @@ def neighbor_loss(student: Tensor, bank: Tensor, count: Tensor, neighbors: int) 
     nearest = cosine.masked_fill(~filled, -2.0).topk(neighbors, dim=1).values
     loss = (2.0 - 2.0 * nearest).mean()
     return torch.where(count >= neighbors, loss, 0.0 * loss)
+
+
+def released_neighbor_loss(
+    student: Tensor, teacher: Tensor, bank: Tensor, count: Tensor, neighbors: int
+) -> Tensor:
+    """The term as the released code computes it: the student picks its neighbours, but the distance to them
+    is the frozen teacher's (B, D). Its gradient is zero.
+    """
+    cosine, frozen = (F.normalize(t.detach(), dim=1) @ F.normalize(bank, dim=1).T for t in (student, teacher))
+    filled = torch.arange(len(bank), device=bank.device) < count
+    nearest = cosine.masked_fill(~filled, -2.0).topk(neighbors, dim=1).indices
+    loss = (2.0 - 2.0 * frozen.gather(1, nearest)).mean()
+    return torch.where(count >= neighbors, loss, 0.0) + 0.0 * student.sum()

@@ -37,14 +37,18 @@ def teach(teacher: nn.Module) -> None:
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, *, buffers: bool = True) -> None:
     """Move `teacher` towards `student`: t <- momentum · t + (1 - momentum) · s.
 
-    Floating-point buffers are averaged as parameters are; integer ones (counters) are copied.
+    Floating-point buffers are averaged as parameters are; integer ones (counters) are copied. Without
+    `buffers` the teacher keeps its own, as in the released code.
     """
+    own = set() if buffers else {name for name, _ in teacher.named_buffers()}
     averaged: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     source = dict(student.state_dict(keep_vars=False))
     for name, target in teacher.state_dict(keep_vars=False).items():
+        if name in own:
+            continue
         if target.is_floating_point():
             averaged[0].append(target)
             averaged[1].append(source[name])

@@ -23,16 +23,18 @@ class PyramidHead(nn.Module):
     Args:
         channels: channels C_l of each level, coarse to fine. D = sum(channels).
         predictor: add the student's predictor, two more bias-free linear maps D -> D.
+        identity: start as the identity; otherwise from random maps, as the released code does.
     """
 
-    def __init__(self, channels: Sequence[int], *, predictor: bool) -> None:
+    def __init__(self, channels: Sequence[int], *, predictor: bool, identity: bool = True) -> None:
         super().__init__()
         widths = list(accumulate(channels))
         self.dim = widths[-1]
         self.levels = nn.ModuleList(nn.Linear(width, width, bias=False) for width in widths)
         maps = [nn.Linear(self.dim, self.dim, bias=False) for _ in range(2 if predictor else 0)]
         self.predictor = nn.Sequential(*maps)
-        self._start_as_identity()
+        if identity:
+            self._start_as_identity()
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:

@@ -74,10 +74,12 @@ class Stage(nn.Module, ABC):
         it has the length that `ema` gives it. Otherwise the first hundreds of steps, when the student
         changes most, are guided by what it was at the start.
         """
-        momentum = min(self.ema, (1 + self.teacher_updates) / (10 + self.teacher_updates))
+        momentum, released = self.ema, self.config.released
+        if not released.teacher_without_warmup:
+            momentum = min(momentum, (1 + self.teacher_updates) / (10 + self.teacher_updates))
         self.teacher_updates += 1
         for teacher, student in self.teacher_of().items():
-            ema_update(teacher, student, momentum)
+            ema_update(teacher, student, momentum, buffers=not released.teacher_keeps_statistics)
 
     def get_extra_state(self) -> dict[str, int]:
         """State that is no tensor."""
@@ -98,17 +100,18 @@ class Stage(nn.Module, ABC):
     def train(self, mode: bool = True) -> Stage:
         """As `nn.Module.train`, but teachers are put into the mode in which they guide training."""
         super().train(mode)
-        for teacher in self.teacher_of() if mode else ():
-            teach(teacher)
+        if mode and not self.config.released.teacher_keeps_statistics:
+            for teacher in self.teacher_of():
+                teach(teacher)
         return self
 
     def labeled_step(
-        self, student: UNet, batch: dict[str, Tensor], generator: torch.Generator
+        self, student: UNet, batch: dict[str, Tensor], generator: torch.Generator, weight: float = 1.0
     ) -> dict[str, Tensor]:
         """`forward` of the baseline, and of a stage whose other terms all weigh 0: labelled images alone."""
         images, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
         loss = supervised_loss(self.passes.logits(student, images), labels)
-        return {"loss": loss, "supervised": loss.detach()}
+        return {"loss": weight * loss, "supervised": loss.detach()}
 
     def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Rotation, crop and flip of images (B, C, H, W) and, alike, of labels (B, H, W) -> int64."""

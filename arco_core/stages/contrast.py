@@ -60,7 +60,8 @@ class Contrast:
         config, (pyramid, matrix), (teacher_pyramid, teacher_matrix) = self.config, student, teacher
         classes = teacher_probability.shape[1]
         every = torch.arange(classes, device=labels.device).view(-1, *[1] * labels.ndim)
-        member = (labels == every) & (confidence >= self.threshold)  # (K, B, *S)
+        of_class = labels == every  # (K, B, *S)
+        member = of_class & (confidence >= self.threshold)
         probability = teacher_probability.transpose(0, 1)
         hard = member & (probability > config.query_threshold)
         query = self.sampler.pixels(hard, self.queries, generator)
@@ -68,20 +69,38 @@ class Contrast:
         queries = queries.view(classes, self.queries, -1)
         with torch.no_grad():
             positives = project(masked_mean(teacher_pyramid, member), teacher_matrix)
-            negatives, available = self.bank.draw_others(self.sampler, self.sets, config.negatives, generator)
+            negatives, available = self.negatives(generator)
         loss = contrastive_loss(queries, positives, negatives, query.present & available, config.temperature)
-        self._feed(member & (probability >= self.threshold), teacher_pyramid, teacher_matrix, generator)
+        mask = self.key_mask(of_class, confidence, teacher_probability)
+        self._feed(mask, teacher_pyramid, teacher_matrix, generator)
         return loss
+
+    def negatives(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Negative keys (K, sets, n, D) of each class, and (K,) whether there are any."""
+        return self.bank.draw_others(self.sampler, self.sets, self.config.negatives, generator)
+
+    def key_mask(self, of_class: Tensor, confidence: Tensor, teacher_probability: Tensor) -> Tensor:
+        """Which pixels may enter the bank, by its rows.
+
+        Args:
+            of_class: (K, B, *S) bool: the pixel's label or pseudo-label is the class.
+            confidence, teacher_probability: as of `__call__`.
+        """
+        certain = teacher_probability.transpose(0, 1) >= self.threshold
+        return of_class & (confidence >= self.threshold) & certain
+
+    def fresh_keys(self, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which of the pixels of `mask` enter the bank: positions (K, m), and (K, m) false for none."""
+        fresh = self.sampler.pixels(mask, self.new_keys, generator)
+        return fresh.position, fresh.present[:, None].expand(-1, self.new_keys)
 
     @torch.no_grad()
     def _feed(
         self, mask: Tensor, pyramid: Sequence[Tensor], matrix: Tensor, generator: torch.Generator
     ) -> None:
         """Push fresh keys of each class's confident pixels into the bank, those of all workers."""
-        fresh = self.sampler.pixels(mask, self.new_keys, generator)
-        keys = project(sample_pyramid(pyramid, fresh.position.flatten()), matrix)
-        keys = keys.view(len(mask), self.new_keys, -1)
-        valid = fresh.present[:, None].expand(-1, self.new_keys)
+        position, valid = self.fresh_keys(mask, generator)
+        keys = project(sample_pyramid(pyramid, position.flatten()), matrix).view(*position.shape, -1)
         keys = self.peers.gather(keys.transpose(0, 1).contiguous())
         valid = self.peers.gather(valid.T.contiguous())
         self.bank.push(keys.transpose(0, 1), valid.T)

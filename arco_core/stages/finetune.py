@@ -12,12 +12,19 @@ from torch import Tensor, nn
 from arco_core.augment import RandomWarp, jitter, mix, warp
 from arco_core.banks import Bank
 from arco_core.config.schema import ArcoConfig, FinetuneConfig
-from arco_core.losses import equivariance_loss, neighbor_loss, supervised_loss, unsupervised_loss
+from arco_core.losses import (
+    equivariance_loss,
+    neighbor_loss,
+    released_neighbor_loss,
+    supervised_loss,
+    unsupervised_loss,
+)
 from arco_core.networks.teacher import make_teacher
 from arco_core.networks.unet import UNet
 from arco_core.representation import PyramidHead, image_mean, project
 from arco_core.stages.base import Peers, Stage
 from arco_core.stages.contrast import Contrast
+from arco_core.stages.released import StarvingContrast, entropy_levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +53,15 @@ class FinetuneStage(Stage):
         self.student = UNet(channels, classes, config.network)
         self.teacher = make_teacher(self.student)
         if settings.weights.contrast or settings.weights.neighbors:
-            self.student_head = PyramidHead(self.student.pyramid_channels, predictor=True)
-            self.teacher_head = make_teacher(PyramidHead(self.student.pyramid_channels, predictor=False))
+            widths, identity = self.student.pyramid_channels, not config.released.random_heads
+            self.student_head = PyramidHead(widths, predictor=True, identity=identity)
+            self.teacher_head = make_teacher(PyramidHead(widths, predictor=False))
             self.teacher_head.levels.load_state_dict(self.student_head.levels.state_dict())
         if settings.weights.contrast:
             dim = self.student_head.dim
             self.class_bank = Bank(classes, settings.contrast.bank_size, dim)
-            self.contrast = Contrast(settings.contrast, self.class_bank, peers, settings.weak_threshold)
+            kind = StarvingContrast if config.released.starving_banks else Contrast
+            self.contrast = kind(settings.contrast, self.class_bank, peers, settings.weak_threshold)
         if settings.weights.neighbors:
             self.image_bank = Bank(1, settings.neighbor_bank, self.student_head.dim)
         self.random_warp = RandomWarp()
@@ -64,18 +73,23 @@ class FinetuneStage(Stage):
 
     def load_pretrained(self, stage_one: dict[str, Any]) -> None:
         """See `Stage.load_pretrained`: student into student, teacher into teacher."""
-        for name, module in (("student", self.student), ("teacher", self.teacher)):
-            prefix = f"{name}."
+        released = self.config.released.teacher_from_student
+        for source, module in (
+            ("student", self.student),
+            ("student" if released else "teacher", self.teacher),
+        ):
+            prefix = f"{source}."
             module.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in stage_one.items() if k.startswith(prefix)}
             )
-        self.set_extra_state(stage_one["_extra_state"])
+        if not released:
+            self.set_extra_state(stage_one["_extra_state"])
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
         weights = self.settings.weights
         if weights.all_off:
-            return self.labeled_step(self.student, batch, generator)
+            return self.labeled_step(self.student, batch, generator, weights.supervised)
         views = self._views(batch, generator)
         logits, pyramid = self.passes(self.student, views.images)
         n = views.labeled
@@ -85,7 +99,7 @@ class FinetuneStage(Stage):
                 logits[n:], views.labels[n:], views.confidence[n:], self.settings.strong_threshold
             )
         if weights.contrast or weights.neighbors:
-            terms |= self._representation_terms(views, pyramid, generator)
+            terms |= self._representation_terms(views, logits, pyramid, generator)
         if weights.equivariance:
             terms["equivariance"] = self._equivariance(views, logits, generator)
         weighted = (getattr(weights, name) * term for name, term in terms.items())
@@ -94,7 +108,7 @@ class FinetuneStage(Stage):
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
 
     def _representation_terms(
-        self, views: _Views, pyramid: Sequence[Tensor], generator: torch.Generator
+        self, views: _Views, logits: Tensor, pyramid: Sequence[Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         """`contrast` and `neighbors`, where they have a weight; feeds their banks."""
         weights, n = self.settings.weights, views.labeled
@@ -104,9 +118,12 @@ class FinetuneStage(Stage):
             teacher_matrix = self.teacher_head.matrix()
         terms = {}
         if weights.contrast:
+            confidence = views.confidence
+            if self.config.released.starving_banks:
+                confidence = entropy_levels(logits.detach(), n, self.teacher_updates / self.settings.steps)
             terms["contrast"] = self.contrast(
                 labels=views.labels,
-                confidence=views.confidence,
+                confidence=confidence,
                 teacher_probability=teacher_logits.softmax(1),
                 student=(pyramid, matrix),
                 teacher=(teacher_pyramid, teacher_matrix),
@@ -139,7 +156,11 @@ class FinetuneStage(Stage):
     def _neighbors(self, student: Tensor, teacher: Tensor) -> Tensor:
         """L_nn of the unlabelled images' representations (U, D); pushes the teacher's into the bank."""
         bank = self.image_bank
-        loss = neighbor_loss(student, bank.stored[0].clone(), bank.count[0].clone(), self.settings.neighbors)
+        filled = bank.stored[0].clone(), bank.count[0].clone(), self.settings.neighbors
+        if self.config.released.neighbors_without_gradient:
+            loss = released_neighbor_loss(student, teacher, *filled)
+        else:
+            loss = neighbor_loss(student, *filled)
         bank.push(self.peers.gather(teacher)[None, -bank.size :])
         return loss
 

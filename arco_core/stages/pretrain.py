@@ -18,21 +18,22 @@ _CELLS = 32  # the output map is pooled to 32 x 32 cells …
 _WINDOW, _STRIDE = 8, 4  # … and local windows are 8 x 8 cells, 4 apart: 64 and 32 pixels at 256 x 256
 
 
-def _mlp(sizes: tuple[int, int, int]) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]))
+def _mlp(sizes: tuple[int, int, int], linear: bool) -> nn.Sequential:
+    between = nn.Identity() if linear else nn.ReLU()
+    return nn.Sequential(nn.Linear(sizes[0], sizes[1]), between, nn.Linear(sizes[1], sizes[2]))
 
 
-def _projectors(bottleneck: int, classes: int, settings: PretrainConfig) -> nn.ModuleDict:
-    """Two-layer non-linear projectors, of the terms that have a weight.
+def _projectors(bottleneck: int, classes: int, settings: PretrainConfig, linear: bool) -> nn.ModuleDict:
+    """Two-layer projectors, non-linear unless told otherwise, of the terms that have a weight.
 
     `global_` acts on the mean bottleneck, `local` on each cell's K mean logits; a window's embedding is all
     of its cells.
     """
     projectors = nn.ModuleDict()
     if settings.global_weight:
-        projectors["global_"] = _mlp((bottleneck, settings.embedding_dim, settings.embedding_dim))
+        projectors["global_"] = _mlp((bottleneck, settings.embedding_dim, settings.embedding_dim), linear)
     if settings.local_weight:
-        projectors["local"] = _mlp((classes, 2 * classes, classes))
+        projectors["local"] = _mlp((classes, 2 * classes, classes), linear)
     return projectors
 
 
@@ -55,13 +56,13 @@ class PretrainStage(Stage):
 
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
-        settings = self.settings
+        settings, linear = self.settings, config.released.linear_projectors
         self.student = UNet(channels, classes, config.network)
-        self.student_projector = _projectors(config.network.features[-1], classes, settings)
+        self.student_projector = _projectors(config.network.features[-1], classes, settings, linear)
         if settings.global_weight:
-            self.global_predictor = _mlp((settings.embedding_dim,) * 3)
+            self.global_predictor = _mlp((settings.embedding_dim,) * 3, linear)
         if settings.local_weight:
-            self.local_predictor = _mlp((classes,) * 3)
+            self.local_predictor = _mlp((classes,) * 3, linear)
         self.teacher = make_teacher(self.student)
         self.teacher_projector = make_teacher(self.student_projector)
         if settings.global_weight:
@@ -79,7 +80,7 @@ class PretrainStage(Stage):
         """See `Stage.forward`."""
         weights = {"global": self.settings.global_weight, "local": self.settings.local_weight}
         if not any(weights.values()):
-            return self.labeled_step(self.student, batch, generator)
+            return self.labeled_step(self.student, batch, generator, self.settings.supervised_weight)
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
         unlabeled = self.weak_image(batch["unlabeled_image"], generator)
         images = torch.cat([labeled, unlabeled])
@@ -88,7 +89,8 @@ class PretrainStage(Stage):
         logits, pyramid = self.passes(self.student, student_view)
         supervised = supervised_loss(logits[: len(labels)], labels)
         relational = self._relational(images, logits, pyramid[0], generator)
-        loss = supervised + sum(weights[name] * term for name, term in relational.items())
+        loss = self.settings.supervised_weight * supervised
+        loss = loss + sum(weights[name] * term for name, term in relational.items())
         terms = {"supervised": supervised, **relational}
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}}
 
