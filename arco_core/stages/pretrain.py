@@ -88,48 +88,52 @@ class PretrainStage(Stage):
         student_view = torch.cat([labeled, jitter(unlabeled, self.config.augment, generator)])
         logits, pyramid = self.passes(self.student, student_view)
         supervised = supervised_loss(logits[: len(labels)], labels)
-        relational = self._relational(images, logits, pyramid[0], generator)
+        relational = self._relational(images, len(labels), logits, pyramid[0], generator)
         loss = self.settings.supervised_weight * supervised
         loss = loss + sum(weights[name] * term for name, term in relational.items())
         terms = {"supervised": supervised, **relational}
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}}
 
     def _relational(
-        self, images: Tensor, logits: Tensor, bottleneck: Tensor, generator: torch.Generator
+        self, images: Tensor, labeled: int, logits: Tensor, bottleneck: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """`global` and `local` L_inst, where they have a weight; feeds their banks."""
         with torch.no_grad():
             view = jitter(images, self.config.augment, generator)
             teacher_logits, teacher_pyramid = self.passes(self.teacher, view)
-        losses = {}
+        compared: dict[str, tuple[Tensor, Tensor, Bank]] = {}
         if self.settings.global_weight:
-            losses["global"] = self._global(bottleneck, teacher_pyramid[0])
+            compared["global"] = (*self._global(bottleneck, teacher_pyramid[0]), self.global_bank)
         if self.settings.local_weight:
-            losses["local"] = self._local(logits, teacher_logits)
+            compared["local"] = (*self._local(logits, teacher_logits), self.local_bank)
+        temperatures = (self.settings.student_temperature, self.settings.teacher_temperature)
+        losses = {}
+        for name, (embedding, target, bank) in compared.items():
+            losses[name] = relational_loss(embedding, target, bank.stored.clone(), *temperatures)
+            self._push(bank, target, labeled)
         return losses
 
-    def _global(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """L_inst of whole images, from the bottlenecks (B, C, h, w) of both networks."""
+    def _global(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (1, B, D) of whole images, from the bottlenecks (B, C, h, w) of both networks."""
         embedding = self.global_predictor(self.student_projector["global_"](student.mean((2, 3))[None]))
         with torch.no_grad():
             target = self.teacher_projector["global_"](teacher.mean((2, 3))[None])
-        return self._compare(embedding, target, self.global_bank)
+        return embedding, target
 
-    def _local(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """L_inst of the windows of the logits (B, K, H, W) of both networks."""
+    def _local(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (R, B, D) of the windows of the logits (B, K, H, W) of both networks."""
         embedding = _windows(self.local_predictor(self.student_projector["local"](_cells(student))))
         with torch.no_grad():
             target = _windows(self.teacher_projector["local"](_cells(teacher)))
-        return self._compare(embedding, target, self.local_bank)
+        return embedding, target
 
-    def _compare(self, student: Tensor, teacher: Tensor, bank: Bank) -> Tensor:
-        temperatures = (self.settings.student_temperature, self.settings.teacher_temperature)
-        loss = relational_loss(student, teacher, bank.stored.clone(), *temperatures)
-        self._push(bank, teacher)
-        return loss
+    def _push(self, bank: Bank, embeddings: Tensor, labeled: int) -> None:
+        """Append the last of all workers' embeddings (R, B, D), the labelled images' before the others'.
 
-    def _push(self, bank: Bank, embeddings: Tensor) -> None:
-        fresh = self.peers.gather(embeddings.transpose(0, 1).contiguous())
+        So the keys are those of one worker with the whole batch.
+        """
+        workers = self.peers.gather(embeddings.transpose(0, 1).contiguous()).chunk(self.peers.count)
+        fresh = torch.cat([part[:labeled] for part in workers] + [part[labeled:] for part in workers])
         bank.push(fresh[-self.settings.fresh_keys :].transpose(0, 1))
 
     def teacher_of(self) -> dict[nn.Module, nn.Module]:
