@@ -25,12 +25,17 @@ def contrastive_loss(
     Returns:
         0-dim loss; 0, with a gradient path, when fewer than two classes are valid.
     """
+    loss = query_losses(queries, positives, negatives, temperature).mean(1)
+    taking_part = valid & (valid.sum() >= 2)
+    return torch.where(taking_part, loss, 0.0 * loss).sum() / taking_part.sum().clamp_min(1)
+
+
+def query_losses(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """The term of each query, (K, n_q); arguments as of `contrastive_loss`."""
     classes, _, dim = queries.shape
     sets = negatives.shape[1]
     q = F.normalize(queries, dim=2) / temperature
     positive = torch.einsum("kqd,kd->kq", q, F.normalize(positives, dim=1))
     keys = negatives.view(classes * sets, -1, dim)
     negative = torch.bmm(q.view(classes * sets, -1, dim), keys.transpose(1, 2)).view(classes, q.shape[1], -1)
-    loss = (torch.logsumexp(torch.cat([positive[..., None], negative], dim=2), dim=2) - positive).mean(1)
-    taking_part = valid & (valid.sum() >= 2)
-    return torch.where(taking_part, loss, 0.0 * loss).sum() / taking_part.sum().clamp_min(1)
+    return torch.logsumexp(torch.cat([positive[..., None], negative], dim=2), dim=2) - positive

@@ -39,7 +39,7 @@ class GroupSampler(Sampler):
 
     def pixels(self, mask: Tensor, n: int, generator: torch.Generator) -> PixelSample:
         """See `Sampler.pixels`."""
-        cells = _Cells(mask, self.grid)
+        cells = Cells(mask, self.grid)
         group, rank = self.draw(cells.sizes, n, generator)
         present = cells.sizes.sum(1) > 0
         return PixelSample(torch.where(present[:, None], cells.locate(group, rank), 0), present)
@@ -60,7 +60,7 @@ class GroupSampler(Sampler):
         return group, rank
 
 
-class _Cells:
+class Cells:
     """The pixels of each class, by cell of a grid over its bounding box in each image."""
 
     def __init__(self, mask: Tensor, grid: int) -> None:
