@@ -30,6 +30,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("-o", "--output", type=Path, required=True, help="where to write the mask")
     predict.set_defaults(command=_predict)
 
+    variance = commands.add_parser(
+        "variance", help="measure the samplers' variance on real features: variance.csv and variance.png"
+    )
+    variance.add_argument("--dataset", required=True, help="URL of the dataset version")
+    variance.add_argument("--checkpoint", required=True, help="URL of a fine-tuning's checkpoint")
+    variance.add_argument("-o", "--output", required=True, help="folder or URL to write into")
+    variance.add_argument(
+        "--batches", type=int, help="how many; default 16, or as many as there are slices for"
+    )
+    variance.add_argument("--queries", type=int, help="pixels sampled of a class; default: the run's")
+    variance.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    variance.set_defaults(command=_variance)
+
     demo = commands.add_parser("demo-data", help="write a synthetic cohort of cardiac scans")
     demo.add_argument("out", type=Path, help="folder to write")
     demo.add_argument("--patients", type=int, help="number of patients")
@@ -44,6 +57,17 @@ def _predict(options: argparse.Namespace) -> None:
 
     volumes = predict(model=options.model, scan=options.scan, output=options.output)
     print(f"{options.output}  " + ", ".join(f"{name} {ml:.2f} ml" for name, ml in volumes.items()))
+
+
+def _variance(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from components.variance import measure_variance, variance_table
+
+    given = ("dataset", "checkpoint", "output", "batches", "queries", "device")
+    result = measure_variance(**{key: getattr(options, key) for key in given})
+    Console().print(variance_table(result.rows))
+    print(f"picture  {result.picture_url}\ntable    {result.table_url}")
 
 
 def _demo_data(options: argparse.Namespace) -> None:

@@ -1,17 +1,17 @@
-"""From a checkpoint to the network that it holds."""
+"""From a checkpoint to the stage or the network that it holds."""
 
 from __future__ import annotations
 
 import torch
 
 from arco_core.networks.unet import UNet
-from arco_core.stages import build_stage
+from arco_core.stages import Stage, build_stage
 from infra.checkpoints import read_checkpoint
 from infra.training.stage_job import StageJob
 
 
-def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
-    """The network to evaluate or publish (the student, on the CPU, evaluating), and the job that trained it.
+def load_stage(checkpoint_url: str) -> tuple[Stage, StageJob]:
+    """The whole stage as it was when it was saved, on the CPU, and the job that trained it.
 
     Raises:
         StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
@@ -21,6 +21,16 @@ def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
     with torch.random.fork_rng(devices=[]):
         stage = build_stage(job.stage, job.settings, channels=job.channels, classes=len(job.classes))
     stage.load_state_dict(state["stage"])
+    return stage, job
+
+
+def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
+    """The network to evaluate or publish (the student, on the CPU, evaluating), and the job that trained it.
+
+    Raises:
+        StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
+    """
+    stage, job = load_stage(checkpoint_url)
     # In torch's default format, so that what is scored is to the bit what is published.
     network = stage.export().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return network.eval(), job
