@@ -140,17 +140,13 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, "pretrain.steps", self.steps, "must not be negative")
-        require(self.labeled_batch > 0, "pretrain.labeled_batch", self.labeled_batch, "must be positive")
-        require(self.fresh_keys > 0, "pretrain.fresh_keys", self.fresh_keys, "must be positive")
+        for key in ("labeled_batch", "fresh_keys", "supervised_weight"):
+            require(getattr(self, key) > 0, f"pretrain.{key}", getattr(self, key), "must be positive")
         require(
             self.bank_size >= self.fresh_keys,
             "pretrain.bank_size", self.bank_size, f"must hold fresh_keys = {self.fresh_keys}",
         )  # fmt: skip
         require_range("pretrain.ema", self.ema, 0.0, 1.0)
-        require(
-            self.supervised_weight > 0,
-            "pretrain.supervised_weight", self.supervised_weight, "must be positive",
-        )  # fmt: skip
         for key in ("global_weight", "local_weight"):
             require(getattr(self, key) >= 0, f"pretrain.{key}", getattr(self, key), "must not be negative")
 
