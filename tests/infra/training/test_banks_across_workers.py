@@ -52,18 +52,18 @@ ORDERED = {"pretrain": ("global_bank", "local_bank"), "finetune": ("image_bank",
 EACH = 2  # labelled images of each worker, and unlabelled ones
 
 
-def make_stage(name: str, peers: Peers, *overrides: str) -> tuple[Stage, ArcoConfig]:
-    config = load(preset="paper", overrides=[*SETTINGS, *overrides])
+def make_stage(name: str, peers: Peers, *overrides: str, preset: str = "paper") -> tuple[Stage, ArcoConfig]:
+    config = load(preset=preset, overrides=[*SETTINGS, *overrides])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_stage(name, config, channels=1, classes=3, peers=peers), config
+        return build_stage(name, config, channels=1, classes=4, peers=peers), config
 
 
 def global_batch(step: int) -> dict[str, Tensor]:
     """The images of all workers together."""
     generator = torch.Generator().manual_seed(step)
     count = EACH * WORLD
-    labels = torch.randint(0, 3, (count, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 4, (count, 4, 4), generator=generator, dtype=torch.uint8)
     labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
     noise = torch.rand(2 * count, 1, 32, 32, generator=generator)
     return {
@@ -103,10 +103,10 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def _train_and_compare(rank: int) -> None:
+def _train_and_compare(rank: int, *, preset: str) -> None:
     peers = Peers(count=WORLD, gather=gather_rows)
     for name in ("pretrain", "finetune"):
-        stage, config = make_stage(name, peers)
+        stage, config = make_stage(name, peers, preset=preset)
         history: list[dict[str, Tensor]] = []
 
         def after_step(stage: Stage = stage, history: list[dict[str, Tensor]] = history) -> None:
@@ -122,8 +122,9 @@ def _train_and_compare(rank: int) -> None:
         assert not any(torch.equal(history[0][key], history[3][key]) for key in history[0] if "keys" in key)
 
 
-def test_two_workers_hold_the_same_bits_after_every_step() -> None:
-    run_on_two(_train_and_compare)
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_two_workers_hold_the_same_bits_after_every_step(preset: str) -> None:
+    run_on_two(partial(_train_and_compare, preset=preset))
 
 
 def _still_banks(name: str, peers: Peers, parts: list[dict[str, Tensor]]) -> Stage:
