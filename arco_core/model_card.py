@@ -103,7 +103,7 @@ def model_card(
             is said to be unknown.
     """
     labeled, train = provenance.get("labeled_patients"), provenance.get("train_patients")
-    height, width = data_config.image_size
+    height, width = data_config.slice_size
     return _CARD.format(
         title=f"{data_config.name}: {str(provenance.get('method', 'ARCO')).upper()}",
         structures=", ".join(classes[1:]),
@@ -150,7 +150,7 @@ def _steps(config: DataConfig) -> list[str]:
         "zscore": "intensities: mean 0 and standard deviation 1 over the volume",
         "window": f"intensities: {floor:g} HU to 0 and {ceiling:g} HU to 1, clipped",
     }[config.intensity]
-    height, width = config.image_size
+    height, width = config.slice_size
     fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
     spacing = (
         "kept"

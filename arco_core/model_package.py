@@ -27,7 +27,7 @@ from torch.export import Dim
 from arco_core.config import DataConfig, NetworkConfig
 from arco_core.errors import ArcoError
 from arco_core.model_card import model_card
-from arco_core.networks.unet import UNet
+from arco_core.networks import build_network
 
 FORMAT = "arco-model"
 FORMAT_VERSION = 1
@@ -69,7 +69,9 @@ def save_package(
 
     Raises:
         ModelPackageError: `folder` holds something already.
+        ConfigError: the model takes 3D patches, which `segment_volume` cannot cut yet.
     """
+    model.data_config.require_slices()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
@@ -113,7 +115,7 @@ def load_package(folder: Path) -> PublishedModel:
         data_config = _config(DataConfig, description["data"])
         network_config = _config(NetworkConfig, description["network"])
         classes, channels = tuple(map(str, description["classes"])), int(description["channels"])
-        network = UNet(channels, len(classes), network_config)
+        network = build_network(channels, len(classes), network_config)
         network.load_state_dict(load_file(folder / WEIGHTS))
         metadata = {key: description[key] for key in ("metrics", "provenance")}
     except KeyError as error:

@@ -45,10 +45,11 @@ class Geometry:
     def plan(cls, shape: tuple[int, ...], affine: npt.ArrayLike, config: DataConfig) -> Geometry:
         """The geometry that `config` gives a scan of `shape` (X, Y, Z) and `affine` (4, 4).
 
-        Raises `DataError` for a shape or an affine that cannot belong to a volume.
+        Raises `DataError` for a shape or an affine that cannot belong to a volume, and `ConfigError` for a
+        configuration of 3D patches.
         """
         matrix = _checked_affine(shape, affine)
-        size = config.image_size
+        size = config.slice_size
         native = cls(
             shape=(shape[0], shape[1], shape[2]),
             affine=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in matrix),

@@ -46,6 +46,7 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         DataError, StoreError, TrainingError: see `infra.training.run_stage`.
     """
     config = load(preset=options.preset, overrides=options.overrides)
+    config.data.require_slices()
     version = DatasetVersion.open(options.dataset)
     job = StageJob(
         stage=stage,

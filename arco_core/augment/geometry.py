@@ -1,11 +1,12 @@
 """Spatial transforms as sampling grids: rotation, crop and flip, and a smooth random warp (2D).
 
-A grid (B, H, W, 2) holds, for each output pixel, the (x, y) it is read from, in [-1, 1] with pixel
-centres at the ends (`align_corners=True`).
+A grid (B, H, W, 2) or (B, D, H, W, 3) holds, for each output pixel, the (x, y) or (x, y, z) it is read
+from, in [-1, 1] with pixel centres at the ends (`align_corners=True`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -17,7 +18,7 @@ from arco_core.config.schema import AugmentConfig
 
 
 def warp(maps: Tensor, grid: Tensor, *, nearest: bool = False, border: bool = False) -> Tensor:
-    """Read `maps` (B, C, H, W) at `grid` (B, H, W, 2); outside is 0, or the nearest border pixel."""
+    """Read `maps` (B, C, *S) at `grid` (B, *S, 2 or 3); outside is 0, or the nearest border pixel."""
     mode = "nearest" if nearest else "bilinear"
     padding = "border" if border else "zeros"
     return F.grid_sample(maps, grid.to(maps.dtype), mode=mode, padding_mode=padding, align_corners=True)
@@ -40,21 +41,27 @@ def _apply_affine(points: Tensor, angle: Tensor, scale: Tensor, mirror: Tensor, 
 
 
 def random_affine(
-    batch: int, size: tuple[int, int], config: AugmentConfig, generator: torch.Generator
+    batch: int, size: Sequence[int], config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """Grid (B, H, W, 2) of a random rotation, crop and horizontal flip (the paper's weak augmentation).
+    """Grid (B, *S, 2 or 3) of a random rotation, crop and horizontal flip (the paper's weak augmentation).
 
-    A crop keeps a share of the side in [crop_min, 1] at a random place and scales it to full size.
-    Angles assume square pixels; non-square images are rotated in their own aspect.
+    A crop keeps a share of all sides in [crop_min, 1] at a random place and scales it to full size.
+    Patches turn about their depth, the through-plane axis: scans rarely have equal voxels along it. Angles
+    assume square pixels; non-square images are rotated in their own aspect.
     """
-    device = generator.device
+    device, (height, width) = generator.device, size[-2:]
     degrees = uniform((batch,), -config.rotation_degrees, config.rotation_degrees, generator)
     keep = uniform((batch,), config.crop_min, 1.0, generator)
-    shift = uniform((batch, 2), -1.0, 1.0, generator) * (1.0 - keep)[:, None]
+    shift = uniform((batch, len(size)), -1.0, 1.0, generator) * (1.0 - keep)[:, None]
     mirror = chance((batch,), config.flip_probability, generator)
-    aspect = torch.tensor([size[1] / size[0], 1.0], device=device)
-    points = identity_grid(*size, device)[None].expand(batch, -1, -1, -1) * aspect
-    return _apply_affine(points, degrees.deg2rad(), keep, mirror, shift * aspect) / aspect
+    aspect = torch.tensor([width / height, 1.0], device=device)
+    points = identity_grid(height, width, device)[None].expand(batch, -1, -1, -1) * aspect
+    plane = _apply_affine(points, degrees.deg2rad(), keep, mirror, shift[:, :2] * aspect) / aspect
+    if len(size) == 2:
+        return plane
+    z = torch.linspace(-1.0, 1.0, size[0], device=device) * keep[:, None] + shift[:, 2:]
+    shape = (batch, *size, -1)
+    return torch.cat([plane[:, None].expand(shape), z[:, :, None, None, None].expand(shape)], dim=4)
 
 
 class RandomWarp:

@@ -14,11 +14,12 @@ def jitter(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     """Randomly change contrast and brightness, blur and add noise; each image by its own parameters.
 
     Args:
-        images: (B, C, H, W), any intensity scale; strengths are relative to each image's own spread.
+        images: (B, C, *S), any intensity scale; strengths are relative to each image's own spread.
     """
-    batch = (len(images), 1, 1, 1)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    spread = images.std((1, 2, 3), keepdim=True)
+    batch = (len(images), *[1] * (images.ndim - 1))
+    every = tuple(range(1, images.ndim))
+    mean = images.mean(every, keepdim=True)
+    spread = images.std(every, keepdim=True)
     contrast = 1.0 + uniform(batch, -config.contrast, config.contrast, generator)
     brightness = uniform(batch, -config.brightness, config.brightness, generator)
     changed = (images - mean) * contrast + mean + brightness * spread
@@ -30,11 +31,15 @@ def jitter(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of images (B, C, H, W) by `sigma` (B,) pixels, kernel of 7, separable."""
+    """Gaussian blur of images (B, C, *S) by `sigma` (B,) pixels, kernel of 7, separable."""
     offsets = torch.arange(-3, 4, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], dim=0)
-    flat = F.pad(images.flatten(0, 1)[None], (3, 3, 3, 3), mode="replicate")
-    flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
-    flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    axes = images.ndim - 2
+    convolve = F.conv2d if axes == 2 else F.conv3d
+    flat = F.pad(images.flatten(0, 1)[None], (3, 3) * axes, mode="replicate")
+    for axis in range(axes):
+        along = [1] * axes
+        along[axis] = -1
+        flat = convolve(flat, kernel.view(len(kernel), 1, *along), groups=len(kernel))
     return flat[0].view_as(images)

@@ -18,11 +18,11 @@ def mix(
     """Paste part of the next image of the batch over each image.
 
     Args:
-        mode: `cutmix` pastes a rectangle of half the area, `classmix` the pixels of half of the classes
-            that the other image holds, `cutout` erases a rectangle (value 0, confidence 0), `none`.
-        images: (B, C, H, W).
-        labels: (B, H, W) int64 pseudo-labels.
-        confidence: (B, H, W) teacher confidence.
+        mode: `cutmix` pastes a box of half the area or volume, `classmix` the pixels of half of the classes
+            that the other image holds, `cutout` erases a box (value 0, confidence 0), `none`.
+        images: (B, C, *S).
+        labels: (B, *S) int64 pseudo-labels.
+        confidence: (B, *S) teacher confidence.
         classes: number of classes K.
 
     Returns:
@@ -32,11 +32,11 @@ def mix(
     if mode == "none":
         return images, labels, confidence
     if mode == "cutout":
-        keep = ~_rectangles(len(images), labels.shape[1:], generator)
+        keep = ~_boxes(len(images), labels.shape[1:], generator)
         return images * keep[:, None], labels, confidence * keep
     others = labels.roll(-1, 0)
     if mode == "cutmix":
-        paste = _rectangles(len(images), labels.shape[1:], generator)
+        paste = _boxes(len(images), labels.shape[1:], generator)
     else:
         paste = _half_of_classes(others, classes, generator)
     return (
@@ -46,20 +46,24 @@ def mix(
     )
 
 
-def _rectangles(batch: int, size: torch.Size, generator: torch.Generator) -> Tensor:
-    """(B, H, W) bool: a random rectangle of half the area in each image."""
-    height, width = size
-    wide = uniform((batch, 1, 1), 0.5, 1.0, generator)
-    w, h = wide * width, 0.5 / wide * height
-    left = uniform((batch, 1, 1), 0.0, 1.0, generator) * (width - w)
-    top = uniform((batch, 1, 1), 0.0, 1.0, generator) * (height - h)
-    x = torch.arange(width, device=generator.device) + 0.5
-    y = torch.arange(height, device=generator.device)[:, None] + 0.5
-    return (x >= left) & (x < left + w) & (y >= top) & (y < top + h)
+def _boxes(batch: int, size: torch.Size, generator: torch.Generator) -> Tensor:
+    """(B, *S) bool: a random box of half the area or volume in each image."""
+    one = (batch, *[1] * len(size))
+    inside = torch.ones(1, dtype=torch.bool, device=generator.device)
+    rest: Tensor | float = 0.5  # the share of the sides still to be drawn, multiplied
+    for axis in range(len(size) - 1, -1, -1):
+        share = uniform(one, 0.0, 1.0, generator) * (1.0 - rest) + rest if axis else rest
+        rest = rest / share
+        length = share * size[axis]
+        start = uniform(one, 0.0, 1.0, generator) * (size[axis] - length)
+        place = torch.arange(size[axis], device=generator.device) + 0.5
+        place = place.view(-1, *[1] * (len(size) - 1 - axis))
+        inside = inside & (place >= start) & (place < start + length)
+    return inside
 
 
 def _half_of_classes(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """(B, H, W) bool: pixels of a random half (rounded up) of the classes present in each image."""
+    """(B, *S) bool: pixels of a random half (rounded up) of the classes present in each image."""
     every = torch.arange(classes, device=labels.device)
     present = (labels.flatten(1)[:, None] == every[:, None]).any(2)
     scores = uniform((len(labels), classes), 0.0, 1.0, generator).masked_fill(~present, 2.0)

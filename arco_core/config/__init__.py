@@ -1,17 +1,17 @@
 """Configuration: frozen dataclasses, one TOML file, `a.b=c` overrides, named presets."""
 
+from arco_core.config.data import DataConfig
 from arco_core.config.errors import ConfigError
 from arco_core.config.load import dumps, load, loads, preset_names
+from arco_core.config.network import NetworkConfig
 from arco_core.config.released import ReleasedConfig
 from arco_core.config.run import RunConfig
 from arco_core.config.schema import (
     ArcoConfig,
     AugmentConfig,
     ContrastConfig,
-    DataConfig,
     FinetuneConfig,
     LossWeights,
-    NetworkConfig,
     OptimizerConfig,
     PretrainConfig,
     SupervisedConfig,

@@ -8,70 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from arco_core.config.data import DataConfig
 from arco_core.config.errors import require, require_in, require_range
+from arco_core.config.network import NetworkConfig
 from arco_core.config.released import RELEASED_SAMPLERS, ReleasedConfig
 from arco_core.config.run import RunConfig
 
 SAMPLER_NAMES = ("ns", "sg", "sag", "hilbert", "hilbert-antithetic", "hilbert-systematic")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How scans become 2D slices, and how patients are split."""
-
-    name: str = "dataset"
-    """Name of the dataset in the store."""
-    classes: tuple[str, ...] = ()
-    """Class names, background first. Empty: take them from the scans' `dataset.json`."""
-    image_size: tuple[int, int] = (256, 256)
-    """Height and width of a slice in pixels; both divisible by 16."""
-    fit: str = "pad"
-    """`pad` crops or pads around the centre and keeps the spacing; `resize` interpolates."""
-    spacing_mm: float | None = None
-    """In-plane spacing to resample to before fitting; none keeps the scan's own."""
-    intensity: str = "minmax"
-    """Per volume: `minmax` to [0, 1] between percentiles, `zscore`, or `window` (HU to [0, 1])."""
-    percentiles: tuple[float, float] = (0.5, 99.5)
-    """Intensity percentiles that `minmax` maps to 0 and 1."""
-    window_hu: tuple[float, float] = (-200.0, 250.0)
-    """Lower and upper bound of `window`, in Hounsfield units."""
-    slice_axis: int = 2
-    """Axis of the canonical (RAS) volume along which slices are cut."""
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.1
-    split_seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(
-            all(s >= 16 and s % 16 == 0 for s in self.image_size),
-            "data.image_size", self.image_size, "both sides must be multiples of 16, at least 16",
-        )  # fmt: skip
-        require_in("data.fit", self.fit, ("pad", "resize"))
-        require_in("data.intensity", self.intensity, ("minmax", "zscore", "window"))
-        require(
-            self.spacing_mm is None or self.spacing_mm > 0,
-            "data.spacing_mm", self.spacing_mm, "must be positive",
-        )  # fmt: skip
-        low, high = self.percentiles
-        require(0 <= low < high <= 100, "data.percentiles", self.percentiles, "0 <= low < high <= 100")
-        require(self.window_hu[0] < self.window_hu[1], "data.window_hu", self.window_hu, "low < high")
-        require(self.slice_axis in (0, 1, 2), "data.slice_axis", self.slice_axis, "must be 0, 1 or 2")
-        require_range("data.validation_fraction", self.validation_fraction, 0.0, 0.9)
-        require_range("data.test_fraction", self.test_fraction, 0.0, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The 2D U-Net of the field's semi-supervised literature."""
-
-    features: tuple[int, ...] = (16, 32, 64, 128, 256)
-    dropout: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-
-    def __post_init__(self) -> None:
-        require(
-            len(self.features) == len(self.dropout) >= 2,
-            "network.dropout", self.dropout, f"needs one value a level of features {self.features}",
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +233,16 @@ class ArcoConfig:
                 batch % self.run.workers == 0,
                 key, batch, f"must be a multiple of run.workers = {self.run.workers}",
             )  # fmt: skip
+        axes, kind = self.network.spatial_axes, self.network.kind
+        require(
+            len(self.data.image_size) == axes,
+            "data.image_size", self.data.image_size, f"needs {axes} sides for network.kind = {kind!r}",
+        )  # fmt: skip
+        require(
+            axes == 2 or not self.finetune.weights.equivariance,
+            "finetune.weights.equivariance", self.finetune.weights.equivariance,
+            f"must be 0 in 3D (network.kind = {kind!r}): its warps are of slices",
+        )  # fmt: skip
 
     @property
     def supervised_steps(self) -> int:

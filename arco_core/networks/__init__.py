@@ -1,1 +1,6 @@
-"""Networks: the field's 2D U-Net, its EMA teacher, and the pixel representation head."""
+"""Networks: the field's 2D U-Net and 3D V-Net, and their EMA teacher."""
+
+from arco_core.networks.base import PyramidNetwork
+from arco_core.networks.build import build_network
+
+__all__ = ["PyramidNetwork", "build_network"]

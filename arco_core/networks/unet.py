@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arco_core.config.schema import NetworkConfig
+from arco_core.config.network import NetworkConfig
+from arco_core.networks.base import PyramidNetwork
 
 
 def _conv_block(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
@@ -41,18 +42,11 @@ class _UpBlock(nn.Module):
         return out
 
 
-class UNet(nn.Module):
-    """2D U-Net.
-
-    Args:
-        in_channels: channels of the image.
-        classes: number of classes K, background included.
-        config: channels and encoder dropout of each level, fine to coarse.
-    """
+class UNet(PyramidNetwork):
+    """2D U-Net; see `PyramidNetwork`."""
 
     def __init__(self, in_channels: int, classes: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.in_channels, self.classes, self.config = in_channels, classes, config
+        super().__init__(in_channels, classes, config)
         widths = (in_channels, *config.features)
         self.encoder = nn.ModuleList(
             _conv_block(i, o, d) for (i, o), d in zip(pairwise(widths), config.dropout, strict=True)
@@ -61,23 +55,9 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(_UpBlock(c, f) for c, f in pairwise(config.features[::-1]))
         self.head = nn.Conv2d(config.features[0], classes, 3, padding=1)
 
-    @property
-    def pyramid_channels(self) -> tuple[int, ...]:
-        """Channels of each level of the pyramid, coarse to fine."""
-        return self.config.features[::-1]
-
     def forward_pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, K, H, W) and features coarse to fine: (B, C_l, H / 2^l, W / 2^l), l = L-1 … 0.
-
-        The first is the bottleneck, the others are the decoder's. H and W of `x` (B, C, H, W) must
-        be multiples of 2^(L-1).
-        """
-        divisor = 2 ** (len(self.encoder) - 1)
-        if x.shape[-2] % divisor or x.shape[-1] % divisor:
-            raise ValueError(
-                f"image of {x.shape[-2]} x {x.shape[-1]} pixels: both sides must be multiples of {divisor}; "
-                "pad or crop it first"
-            )
+        """See `PyramidNetwork.forward_pyramid`."""
+        self.check_size(x)
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             x = block(self.pool(x) if level else x)
@@ -86,7 +66,3 @@ class UNet(nn.Module):
         for block in self.decoder:
             pyramid.append(block(pyramid[-1], skips.pop()))
         return self.head(pyramid[-1]), pyramid
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K, H, W) of images (B, C, H, W)."""
-        return self.forward_pyramid(x)[0]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from arco_core.augment import random_affine, warp
 from arco_core.config.schema import ArcoConfig
 from arco_core.losses import supervised_loss
+from arco_core.networks import PyramidNetwork
 from arco_core.networks.teacher import ema_update, teach
-from arco_core.networks.unet import UNet
 from arco_core.stages.passes import Passes
 
 
@@ -53,8 +53,8 @@ class Stage(nn.Module, ABC):
         """Losses of one step: `loss`, to be minimised, and each of its terms, all 0-dim.
 
         Args:
-            batch: `labeled_image` (b, C, H, W) float32, `labeled_label` (b, H, W) integer, and
-                `unlabeled_image` (u, C, H, W) unless the stage is supervised.
+            batch: `labeled_image` (b, C, *S) float32, `labeled_label` (b, *S) integer, and
+                `unlabeled_image` (u, C, *S) unless the stage is supervised.
             generator: randomness of augmentation and sampling, on the batch's device.
         """
 
@@ -90,7 +90,7 @@ class Stage(nn.Module, ABC):
         self.teacher_updates = state["teacher_updates"]
 
     @abstractmethod
-    def export(self) -> UNet:
+    def export(self) -> PyramidNetwork:
         """The network to evaluate and publish: the student, as in the field's literature."""
 
     def load_pretrained(self, stage_one: dict[str, Any]) -> None:
@@ -106,7 +106,11 @@ class Stage(nn.Module, ABC):
         return self
 
     def labeled_step(
-        self, student: UNet, batch: dict[str, Tensor], generator: torch.Generator, weight: float = 1.0
+        self,
+        student: PyramidNetwork,
+        batch: dict[str, Tensor],
+        generator: torch.Generator,
+        weight: float = 1.0,
     ) -> dict[str, Tensor]:
         """`forward` of the baseline, and of a stage whose other terms all weigh 0: labelled images alone."""
         images, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])
@@ -114,14 +118,14 @@ class Stage(nn.Module, ABC):
         return {"loss": weight * loss, "supervised": loss.detach()}
 
     def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotation, crop and flip of images (B, C, H, W) and, alike, of labels (B, H, W) -> int64."""
+        """Rotation, crop and flip of images (B, C, *S) and, alike, of labels (B, *S) -> int64."""
         grid = self._weak_grid(images, generator)
         moved = warp(labels[:, None].to(images.dtype), grid, nearest=True)
         return warp(images, grid, border=True), moved[:, 0].round().long()
 
     def weak_image(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Rotation, crop and flip of images (B, C, H, W) that have no label."""
+        """Rotation, crop and flip of images (B, C, *S) that have no label."""
         return warp(images, self._weak_grid(images, generator), border=True)
 
     def _weak_grid(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return random_affine(len(images), (images.shape[2], images.shape[3]), self.config.augment, generator)
+        return random_affine(len(images), images.shape[2:], self.config.augment, generator)

@@ -34,5 +34,7 @@ def build_stage(name: str, config: ArcoConfig, *, channels: int, classes: int, p
     }
     stage = kinds[name](config, peers, channels=channels, classes=classes)
     # A fifth faster, on CPUs too. Not later: data-parallel wrappers lay out their buckets by the format.
-    stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    flat = config.network.spatial_axes == 2
+    memory_format = torch.channels_last if flat else torch.channels_last_3d
+    stage.to(memory_format=memory_format)  # type: ignore[call-overload]
     return stage

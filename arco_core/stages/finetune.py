@@ -19,8 +19,8 @@ from arco_core.losses import (
     supervised_loss,
     unsupervised_loss,
 )
+from arco_core.networks import PyramidNetwork, build_network
 from arco_core.networks.teacher import make_teacher
-from arco_core.networks.unet import UNet
 from arco_core.representation import PyramidHead, image_mean, project
 from arco_core.stages.base import Peers, Stage
 from arco_core.stages.contrast import Contrast
@@ -32,11 +32,11 @@ class _Views:
     """The student's images of a step (labelled ones first) and what is known of their pixels."""
 
     images: Tensor
-    """(B, C, H, W)"""
+    """(B, C, *S)"""
     labels: Tensor
-    """(B, H, W) int64: labels, then pseudo-labels."""
+    """(B, *S) int64: labels, then pseudo-labels."""
     confidence: Tensor
-    """(B, H, W): 1 on labelled images, then the teacher's largest probability."""
+    """(B, *S): 1 on labelled images, then the teacher's largest probability."""
     labeled: int
     """How many of the B images are labelled."""
 
@@ -50,7 +50,7 @@ class FinetuneStage(Stage):
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
         settings = self.settings
-        self.student = UNet(channels, classes, config.network)
+        self.student = build_network(channels, classes, config.network)
         self.teacher = make_teacher(self.student)
         if settings.weights.contrast or settings.weights.neighbors:
             widths, identity = self.student.pyramid_channels, not config.released.random_heads
@@ -185,6 +185,6 @@ class FinetuneStage(Stage):
         """See `Stage.ema`."""
         return self.settings.ema
 
-    def export(self) -> UNet:
+    def export(self) -> PyramidNetwork:
         """See `Stage.export`."""
         return self.student

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from arco_core.config.run import RunConfig
-from arco_core.networks.unet import UNet
+from arco_core.networks import PyramidNetwork
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def _forward_pyramid(network: UNet, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _forward_pyramid(network: PyramidNetwork, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     return network.forward_pyramid(images)
 
 
@@ -43,13 +43,13 @@ class Passes:
         """Scales the loss in fp16, where small gradients would vanish otherwise; does nothing elsewhere."""
         return torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
-    def logits(self, network: UNet, images: Tensor) -> Tensor:
+    def logits(self, network: PyramidNetwork, images: Tensor) -> Tensor:
         """Logits (B, K, *S) of images (B, C, *S), float32."""
         with self._autocast(images):
             logits, _ = self._forward(network, images)
         return logits.float()
 
-    def __call__(self, network: UNet, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def __call__(self, network: PyramidNetwork, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, K, *S) and pyramid, coarse to fine, of images (B, C, *S), all float32."""
         with self._autocast(images):
             logits, pyramid = self._forward(network, images)

@@ -10,12 +10,12 @@ from arco_core.augment import jitter
 from arco_core.banks import Bank
 from arco_core.config.schema import ArcoConfig, PretrainConfig
 from arco_core.losses import relational_loss, supervised_loss
+from arco_core.networks import PyramidNetwork, build_network
 from arco_core.networks.teacher import make_teacher
-from arco_core.networks.unet import UNet
 from arco_core.stages.base import Peers, Stage
 
-_CELLS = 32  # the output map is pooled to 32 x 32 cells …
-_WINDOW, _STRIDE = 8, 4  # … and local windows are 8 x 8 cells, 4 apart: 64 and 32 pixels at 256 x 256
+_CELLS = 32  # the output map is pooled to 32 cells an axis …
+_WINDOW, _STRIDE = 8, 4  # … and local windows are 8 cells wide, 4 apart: 64 and 32 pixels at 256 x 256
 
 
 def _mlp(sizes: tuple[int, int, int], linear: bool) -> nn.Sequential:
@@ -37,15 +37,23 @@ def _projectors(bottleneck: int, classes: int, settings: PretrainConfig, linear:
     return projectors
 
 
+def _mean(features: Tensor) -> Tensor:
+    """(B, C): mean of a map (B, C, *s)."""
+    return features.mean(tuple(range(2, features.ndim)))
+
+
 def _cells(logits: Tensor) -> Tensor:
-    """Mean logits (cells, cells, B, K) of each cell of the output map."""
-    return F.adaptive_avg_pool2d(logits, _CELLS).permute(2, 3, 0, 1)
+    """Mean logits (cells, …, B, K) of each cell of the output map (B, K, *S)."""
+    pool = F.adaptive_avg_pool2d if logits.ndim == 4 else F.adaptive_avg_pool3d
+    return pool(logits, _CELLS).permute(*range(2, logits.ndim), 0, 1)
 
 
 def _windows(cells: Tensor) -> Tensor:
-    """Cut cell embeddings (cells, cells, B, K) into windows (R, B, K · 8 · 8)."""
-    windows = cells.unfold(0, _WINDOW, _STRIDE).unfold(1, _WINDOW, _STRIDE)
-    return windows.flatten(0, 1).flatten(2)
+    """Cut cell embeddings (cells, …, B, K) into windows (R, B, K · 8 · 8 …)."""
+    axes = cells.ndim - 2
+    for axis in range(axes):
+        cells = cells.unfold(axis, _WINDOW, _STRIDE)
+    return cells.flatten(0, axes - 1).flatten(2)
 
 
 class PretrainStage(Stage):
@@ -57,7 +65,7 @@ class PretrainStage(Stage):
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
         settings, linear = self.settings, config.released.linear_projectors
-        self.student = UNet(channels, classes, config.network)
+        self.student = build_network(channels, classes, config.network)
         self.student_projector = _projectors(config.network.features[-1], classes, settings, linear)
         if settings.global_weight:
             self.global_predictor = _mlp((settings.embedding_dim,) * 3, linear)
@@ -68,8 +76,9 @@ class PretrainStage(Stage):
         if settings.global_weight:
             self.global_bank = Bank(1, settings.bank_size, settings.embedding_dim)
         if settings.local_weight:
-            windows = ((_CELLS - _WINDOW) // _STRIDE + 1) ** 2
-            self.local_bank = Bank(windows, settings.bank_size, classes * _WINDOW**2)
+            axes = config.network.spatial_axes
+            windows = ((_CELLS - _WINDOW) // _STRIDE + 1) ** axes
+            self.local_bank = Bank(windows, settings.bank_size, classes * _WINDOW**axes)
 
     @property
     def settings(self) -> PretrainConfig:
@@ -114,14 +123,14 @@ class PretrainStage(Stage):
         return losses
 
     def _global(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (1, B, D) of whole images, from the bottlenecks (B, C, h, w) of both networks."""
-        embedding = self.global_predictor(self.student_projector["global_"](student.mean((2, 3))[None]))
+        """Embeddings (1, B, D) of whole images, from the bottlenecks (B, C, *s) of both networks."""
+        embedding = self.global_predictor(self.student_projector["global_"](_mean(student)[None]))
         with torch.no_grad():
-            target = self.teacher_projector["global_"](teacher.mean((2, 3))[None])
+            target = self.teacher_projector["global_"](_mean(teacher)[None])
         return embedding, target
 
     def _local(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (R, B, D) of the windows of the logits (B, K, H, W) of both networks."""
+        """Embeddings (R, B, D) of the windows of the logits (B, K, *S) of both networks."""
         embedding = _windows(self.local_predictor(self.student_projector["local"](_cells(student))))
         with torch.no_grad():
             target = _windows(self.teacher_projector["local"](_cells(teacher)))
@@ -148,6 +157,6 @@ class PretrainStage(Stage):
         """See `Stage.ema`."""
         return self.settings.ema
 
-    def export(self) -> UNet:
+    def export(self) -> PyramidNetwork:
         """See `Stage.export`."""
         return self.student

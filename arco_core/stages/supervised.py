@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from arco_core.config.schema import ArcoConfig
-from arco_core.networks.unet import UNet
+from arco_core.networks import PyramidNetwork, build_network
 from arco_core.stages.base import Peers, Stage
 
 
@@ -15,12 +15,12 @@ class SupervisedStage(Stage):
 
     def __init__(self, config: ArcoConfig, peers: Peers, *, channels: int, classes: int) -> None:
         super().__init__(config, peers)
-        self.student = UNet(channels, classes, config.network)
+        self.student = build_network(channels, classes, config.network)
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `Stage.forward`."""
         return self.labeled_step(self.student, batch, generator)
 
-    def export(self) -> UNet:
+    def export(self) -> PyramidNetwork:
         """See `Stage.export`."""
         return self.student

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,5 +47,8 @@ def _decoded_bytes(version: DatasetVersion, patients: Sequence[str]) -> int:
     """Memory of the patients' slices, float16 images and uint8 labels."""
     chosen = set(patients)
     rows = sum(case.rows for case in version.cases if case.patient_id in chosen)
-    height, width = version.data_config.image_size
-    return rows * height * width * (version.channels * np.dtype(np.float16).itemsize + 1)
+    return (
+        rows
+        * math.prod(version.data_config.image_size)
+        * (version.channels * np.dtype(np.float16).itemsize + 1)
+    )

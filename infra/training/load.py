@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from arco_core.networks.unet import UNet
+from arco_core.networks import PyramidNetwork
 from arco_core.stages import Stage, build_stage
 from infra.checkpoints import read_checkpoint
 from infra.training.stage_job import StageJob
@@ -24,7 +24,7 @@ def load_stage(checkpoint_url: str) -> tuple[Stage, StageJob]:
     return stage, job
 
 
-def load_network(checkpoint_url: str) -> tuple[UNet, StageJob]:
+def load_network(checkpoint_url: str) -> tuple[PyramidNetwork, StageJob]:
     """The network to evaluate or publish (the student, on the CPU, evaluating), and the job that trained it.
 
     Raises:

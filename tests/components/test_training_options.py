@@ -4,7 +4,15 @@ import argparse
 
 import pytest
 
-from components.training_options import ALL_LABELED, labeled_amount, labeled_patients, parse_training_options
+from arco_core.config import ConfigError
+from components.training_options import (
+    ALL_LABELED,
+    TrainingOptions,
+    labeled_amount,
+    labeled_patients,
+    parse_training_options,
+    train,
+)
 from infra.datasets import DatasetVersion
 
 
@@ -39,3 +47,8 @@ def test_stage_two_needs_stage_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_training_options("finetune", "", ["--dataset", "d", "--run", "r"])
     assert "--init" in capsys.readouterr().err
+
+
+def test_a_step_refuses_a_configuration_of_patches(tiny_dataset: str) -> None:
+    with pytest.raises(ConfigError, match="scans are cut into 2D slices only"):
+        train("supervised", TrainingOptions(dataset=tiny_dataset, run="nowhere", preset="la"))
