@@ -122,8 +122,7 @@ def variance_table(rows: Sequence[VarianceRow]) -> Table:
     for name in dict.fromkeys(row.class_name for row in rows):
         table.add_section()
         own = [row for row in rows if row.class_name == name]
-        pixels = f" ({own[0].pixels:.0f} pixels)"
-        table.add_row(Text.assemble((name, "bold"), (pixels, "dim")))
+        table.add_row(Text(name, style="bold"), Text(f"{own[0].pixels:.0f} px", style="dim"))
         for sampler in SAMPLER_NAMES:
             ratios = [ratio for row in own if row.sampler == sampler for ratio in (row.to_ns, row.to_sg)]
             table.add_row(sampler, *map(_cell, ratios))

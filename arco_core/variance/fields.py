@@ -1,8 +1,8 @@
 """What the samplers average: the contrastive loss and its gradient at every pixel of a batch.
 
 The features are those of a training step: the student with dropout, both networks with the batch's own
-statistics. The negative keys are drawn once for each class and stay the same, so that nothing but the
-sampler's choice of queries varies.
+statistics. The negative keys are drawn once for each class, as in training, and stay the same, so that
+nothing but the sampler's choice of queries varies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 from arco_core.errors import DataError
 from arco_core.losses import query_losses
 from arco_core.representation import masked_mean, project, sample_pyramid
-from arco_core.sampling import make_sampler
 from arco_core.stages.finetune import FinetuneStage
 from arco_core.variance.outer import Outer
 
@@ -87,11 +86,9 @@ def class_fields(
         matrix = stage.student_head.matrix()
         member = labels == torch.arange(classes, device=labels.device).view(-1, *[1] * labels.ndim)
         positives = project(masked_mean(teacher_pyramid, member), stage.teacher_head.matrix())
-        negatives, available = stage.class_bank.draw_others(
-            make_sampler("ns"), 1, config.negatives, generator
-        )
+        negatives, available = stage.contrast.negatives(generator)
         queries = member & (teacher_logits.softmax(1).transpose(0, 1) > config.query_threshold)
-    keys = _Keys(positives=positives, negatives=negatives)
+    keys = _Keys(positives=positives, negatives=negatives[:, :1])
     taking_part = (queries.flatten(1).any(1) & available).nonzero().flatten().tolist()
     for index in taking_part if len(taking_part) > 1 else ():
         loss, gradient = _query_field(pyramid, matrix, queries[index], keys, index, config.temperature)

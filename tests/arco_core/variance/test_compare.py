@@ -91,3 +91,17 @@ def test_a_batch_of_one_class_has_no_contrastive_loss() -> None:
     with same_dropout():
         measured = batch_variances(stage, images, torch.zeros_like(labels), queries=24, generator=seeded())
     assert measured.isnan().all()
+
+
+def test_three_dimensions() -> None:
+    """A V-Net on one patch: the samplers' groups and curve are the volume's own."""
+    settings = ("network.kind=vnet", "data.image_size=[16,16,16]", "finetune.weights.equivariance=0")
+    stage = check_stage(small_stage("finetune", *settings, "finetune.contrast.query_threshold=0"))
+    labels = torch.zeros(1, 16, 16, 16, dtype=torch.long)
+    labels[:, 2:9, 3:12, 4:14], labels[:, 10:15, 2:14, 3:9] = 1, 2
+    images = 0.3 * labels[:, None] + 0.3 * torch.rand(1, 1, 16, 16, 16, generator=seeded())
+    with same_dropout():
+        measured = batch_variances(stage, images, labels, queries=24, generator=seeded(3))
+    assert measured[:3, 0, 0].tolist() == [float((labels == k).sum()) for k in range(3)]
+    ns, sg, hilbert = (measured[:3, 0, 2 + SAMPLER_NAMES.index(name)] for name in ("ns", "sg", "hilbert"))
+    assert (sg < ns).all() and (hilbert < ns).all()

@@ -13,7 +13,6 @@ from torch import Tensor
 from arco_core.config import load
 from arco_core.errors import DataError
 from arco_core.representation import masked_mean, project, sample_pyramid
-from arco_core.sampling import make_sampler
 from arco_core.stages import Stage, build_stage
 from arco_core.stages.finetune import FinetuneStage
 from arco_core.variance import check_stage, class_fields
@@ -78,7 +77,7 @@ def test_means_are_the_contrastive_loss_and_its_gradient_in_the_head() -> None:
         _, teacher_pyramid = stage.teacher.forward_pyramid(images)
         member = torch.stack([labels == k for k in range(3)])
         positives = project(masked_mean(teacher_pyramid, member), stage.teacher_head.matrix())
-        negatives, _ = stage.class_bank.draw_others(make_sampler("ns"), 1, 8, seeded(3))
+        negatives, _ = stage.contrast.negatives(seeded(3))
     for k, field in enumerate(fields):
         assert not (field.mask & (labels != k)).any()
         matrix = stage.student_head.matrix().detach().requires_grad_()
