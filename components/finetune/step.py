@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arco_core.config import load
+from components.methods import finetuned_method
 from components.training_options import TrainingOptions, train
 
 
@@ -15,5 +16,5 @@ def finetune(options: TrainingOptions, *, init: str) -> str:
 
 
 def method_name(options: TrainingOptions) -> str:
-    """The method's name in tables: `arco-` and the sampler, `arco-sg`."""
-    return f"arco-{load(preset=options.preset, overrides=options.overrides).finetune.contrast.sampler}"
+    """The method's name in tables, see `components.methods`."""
+    return finetuned_method(load(preset=options.preset, overrides=options.overrides))
