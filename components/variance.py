@@ -130,9 +130,14 @@ def variance_table(rows: Sequence[VarianceRow]) -> Table:
 
 
 def _cell(ratio: Ratio) -> str:
-    if ratio.low is None or ratio.low == ratio.high:
-        return f"{ratio.value:.2f}"
-    return f"{ratio.value:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+    value = _short(ratio.value)
+    if ratio.low is None or ratio.high is None or ratio.low == ratio.high:
+        return value
+    return f"{value} ({_short(ratio.low)}–{_short(ratio.high)})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def _open_stage(checkpoint: str, version: DatasetVersion) -> tuple[FinetuneStage, StageJob]:

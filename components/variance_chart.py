@@ -13,6 +13,7 @@ from arco_core.variance import QUANTITIES, VarianceRow
 
 _COLORS = ("#9aa0a6", "#1f6fb4", "#6fb1e0", "#c1440e", "#e8925f", "#7a1fa2")
 """Naive grey, groups blue, Hilbert red; systematic, which has but one uniform, violet."""
+_TITLES = {"loss": "contrastive loss", "gradient": "its gradient in the head"}
 _TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
@@ -24,9 +25,7 @@ def variance_chart(rows: Sequence[VarianceRow]) -> bytes:
     panels = figure.subplots(1, len(QUANTITIES), sharey=True)
     for axes, quantity in zip(panels, QUANTITIES, strict=True):
         _panel(axes, [row for row in rows if row.quantity == quantity], classes)
-        axes.set_title(
-            f"{quantity} of the contrastive term" if quantity == "loss" else "its gradient", size=10
-        )
+        axes.set_title(_TITLES[quantity], size=10)
     panels[0].set_ylabel("variance / variance of NS")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9

@@ -129,6 +129,17 @@ def test_rounding_the_quotas_costs_what_the_theorem_leaves_out() -> None:
     assert exact_variances(field, mask, n=4, grid=4)["sg"] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_fewer_draws_than_groups_can_cost_more_than_naive_sampling() -> None:
+    """Every fourth of 16 groups in raster order is one column of cells; here columns are what differs."""
+    field = scalars((torch.arange(16) // 4).expand(16, 16))
+    variances = exact_variances(field, square(), n=4, grid=4)
+    assert variances["ns"] == pytest.approx(1.25 / 4, rel=1e-12)
+    assert variances["sg"] == pytest.approx(1.25, rel=1e-12)
+    sampler, generator = make_sampler("sg", 4), seeded()
+    position = sampler.pixels(square().expand(2000, 1, 16, 16), 4, generator).position
+    assert float(field.left[:, 0][position].mean(1).var()) == pytest.approx(1.25, rel=0.1)
+
+
 @pytest.mark.parametrize("n", [1, 4, 37])
 def test_quotas_sum_to_n_and_have_the_exact_expectation(n: int) -> None:
     sizes = torch.tensor([3, 1, 5, 0, 2])
