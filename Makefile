@@ -1,6 +1,6 @@
 # ARCO: `make demo` runs the whole pipeline, `make test` checks everything. Both set up .venv first, once.
 #
-#   make demo                              a synthetic cohort, five to six minutes on two cores
+#   make demo                              a synthetic cohort, four minutes on two cores
 #   make demo DATA=scans LABELED=2         your own scans: 2 labelled patients (or a ratio: LABELED=0.05)
 #   make demo SEEDS="0 1 2" WORKERS=1 STORE=s3://bucket/arco ARGS="--set finetune.steps=500"
 

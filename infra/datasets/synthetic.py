@@ -13,7 +13,7 @@ from arco_core.errors import DataError
 from infra.datasets.phantom import CLASSES, make_phantom
 
 PATIENTS = 40
-LABELED = 14
+LABELED = 11
 
 
 def write_cohort(out: Path, *, patients: int = PATIENTS, labeled: int = LABELED, seed: int = 0) -> Path:
