@@ -86,5 +86,5 @@ def test_default_cohort_fits_the_demo_preset(tmp_path: Path) -> None:
     config = load(preset="demo").data
     version = prepare_dataset(str(folder), Store(str(tmp_path / "store")), config, use_ray=False)
     assert len(version.patients("validation")) == 8
-    assert len(version.labeled_patients(6, seed=0)) == 6
+    assert len(version.labeled_patients(3, seed=0)) == 3
     assert all(version.read_case(case.case_id)[0].max() == 1 for case in version.cases[:3])
