@@ -3,6 +3,9 @@
 A group is one class's pixels in one cell of a G × G (× G) grid laid over the class's bounding box in
 one image. Group sizes come from prefix sums, and the r-th pixel of a cell from a search along one axis
 after the other, so no pixel list is ever built or sorted.
+
+The cells of an image come in the order of a Hilbert curve. With fewer draws than groups, rounded quotas
+take every so manieth group: along the curve these lie all over the image, row by row in one column.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arco_core.sampling.base import PixelSample, Sampler, scale, uniform
+from arco_core.sampling.hilbert import hilbert_order
 
 
 class GroupSampler(Sampler):
@@ -76,17 +80,18 @@ class Cells:
             index = edges.expand(*prefix.shape[: axis + 2], grid + 1, *prefix.shape[axis + 3 :])
             counts = prefix.gather(axis + 2, index).diff(dim=axis + 2)
             self.prefixes.insert(0, prefix)
-        self.sizes = counts.flatten(1).long()
-        """(K, B · G^d) int64, images first."""
+        self.order = hilbert_order((grid,) * len(self.spatial), mask.device)
+        self.sizes = counts.flatten(2)[:, :, self.order].flatten(1).long()
+        """(K, B · G^d) int64, images first, the cells of each along the curve."""
 
     def locate(self, group: Tensor, rank: Tensor) -> Tensor:
         """Flat positions (K, n) of the pixels of given rank (raster order) in given groups, (K, n) each."""
-        cell = group
+        position = image = group.div(len(self.order), rounding_mode="floor")
+        cell = self.order[group % len(self.order)]
         cells: list[Tensor] = []
         for _ in self.spatial:
             cells.insert(0, cell % self.grid)
             cell = cell.div(self.grid, rounding_mode="floor")
-        position = image = cell
         classes = torch.arange(len(group), device=group.device)[:, None].expand_as(group)
         found: list[Tensor] = []
         for axis, prefix in enumerate(self.prefixes):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from arco_core.config.schema import SAMPLER_NAMES
 from arco_core.sampling import make_sampler
+from arco_core.sampling.hilbert import hilbert_order
 from arco_core.variance import Outer, exact_variances
 from arco_core.variance.exact import cells_of, curve_order, quotas, stratify
 
@@ -129,15 +130,25 @@ def test_rounding_the_quotas_costs_what_the_theorem_leaves_out() -> None:
     assert exact_variances(field, mask, n=4, grid=4)["sg"] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_fewer_draws_than_groups_can_cost_more_than_naive_sampling() -> None:
-    """Every fourth of 16 groups in raster order is one column of cells; here columns are what differs."""
-    field = scalars((torch.arange(16) // 4).expand(16, 16))
+@pytest.mark.parametrize("transposed", [False, True])
+def test_fewer_draws_than_groups_lie_all_over_the_image(transposed: bool) -> None:
+    """In raster order every fourth of 16 groups would be one column of cells: 1.25, which is 4 times NS."""
+    values = (torch.arange(16) // 4).expand(16, 16)
+    field = scalars(values.T.contiguous() if transposed else values)
     variances = exact_variances(field, square(), n=4, grid=4)
     assert variances["ns"] == pytest.approx(1.25 / 4, rel=1e-12)
-    assert variances["sg"] == pytest.approx(1.25, rel=1e-12)
+    assert variances["sg"] == pytest.approx(0.0625, rel=1e-12)
     sampler, generator = make_sampler("sg", 4), seeded()
     position = sampler.pixels(square().expand(2000, 1, 16, 16), 4, generator).position
-    assert float(field.left[:, 0][position].mean(1).var()) == pytest.approx(1.25, rel=0.1)
+    assert float(field.left[:, 0][position].mean(1).var()) == pytest.approx(0.0625, rel=0.1)
+
+
+def test_fewer_draws_than_groups_can_still_cost_more_than_naive_sampling() -> None:
+    """A field with the period of the rounded quotas along the curve: all draws are equal."""
+    phase = torch.empty(16, dtype=torch.int64)
+    phase[hilbert_order((4, 4), phase.device)] = torch.arange(16) % 4
+    field = scalars(phase.view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1))
+    assert exact_variances(field, square(), n=4, grid=4)["sg"] == pytest.approx(1.25, rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 4, 37])
