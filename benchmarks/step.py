@@ -163,22 +163,25 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="smaller images, fewer repeats: under two minutes"
+        "--quick", action="store_true", help="smaller batch and images, fewer repeats: under two minutes"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--batch", type=int, default=4, help="labelled images; as many unlabelled ones")
+    parser.add_argument(
+        "--batch", type=int, help="labelled images, as many unlabelled ones (default 4; 2 with --quick)"
+    )
     parser.add_argument("--size", type=int, help="side of an image (default 256; 128 with --quick)")
     parser.add_argument("--repeats", type=int, help="timed repeats (default 5; 3 with --quick)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", choices=("sampled", "dense", "floor"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    batch = args.batch or (2 if args.quick else 4)
     size = args.size or (128 if args.quick else 256)
     repeats = args.repeats or (3 if args.quick else 5)
     torch.set_num_threads(args.threads)
     if args.variant:
-        print(json.dumps(measure(args.variant, args.batch, size, repeats)))
+        print(json.dumps(measure(args.variant, batch, size, repeats)))
         return
-    result = run_all(args.batch, size, repeats, args.threads)
+    result = run_all(batch, size, repeats, args.threads)
     if args.json:
         print(json.dumps(result))
         return
