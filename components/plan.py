@@ -15,7 +15,7 @@ from arco_core.errors import DataError
 from components.training_options import ALL_LABELED
 from infra.code_digest import code_digest
 from infra.datasets.readers.base import RawDataset
-from infra.datasets.readers.msd import MsdReader
+from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.splits import choose_labeled, split_patients
 from infra.datasets.synthetic import write_cohort
 from infra.datasets.validate import resolve_classes
@@ -99,13 +99,14 @@ def plan_run(
         _settings(preset, overrides)  # a wrong setting is told before anything is written
     target.check_writable()
     source = Store(data if data is not None else _demo_cohort(target))
-    raw = MsdReader().read(source)
+    raw = read_raw(source)
     if preset == AUTO:
         named = _slug(raw.name)
         preset = named if named in preset_names() else "generic"
     if preset == "generic":
         overrides = [f'data.name="{_slug(raw.name)}"', *overrides]
     config = _settings(preset, overrides)
+    raw = leave_out(raw, config.data.exclude)
     if backend == "in-process" and config.run.workers != 1:
         raise ConfigError(f"run.workers = {config.run.workers}: must be 1 to train in-process.")
     train, labeled_count = _preview(raw, config, labeled, seeds)
@@ -150,12 +151,12 @@ def _demo_cohort(store: Store) -> str:
 def _preview(raw: RawDataset, config: ArcoConfig, labeled: float, seeds: Sequence[int]) -> tuple[int, int]:
     """Numbers of training and of labelled patients. Raises for data that a later step would refuse."""
     resolve_classes(config.data.classes, raw.classes)
-    annotated = {case.patient_id for case in raw.cases if case.label_path is not None}
-    splits = split_patients({case.patient_id for case in raw.cases}, annotated, config.data)
+    annotated = {case.patient_id for case in raw.cases if case.annotation is not None}
+    splits = split_patients({case.patient_id for case in raw.cases}, annotated, config.data, raw.held_out)
     usable = annotated.intersection(splits["train"])
     if labeled == ALL_LABELED:
         return len(splits["train"]), len(usable)
-    chosen = [choose_labeled(usable, splits["train"], labeled, seed) for seed in seeds]
+    chosen = [choose_labeled(usable, splits["train"], labeled, seed, raw.labeled_order) for seed in seeds]
     return len(splits["train"]), len(chosen[0])
 
 

@@ -32,7 +32,7 @@ def arco_full(
     """The DAG.
 
     Args:
-        data: URL of the raw scans, in the Medical Segmentation Decathlon or nnU-Net layout.
+        data: URL of the raw scans, in one of the layouts of docs/data.md.
         store: URL of the object store.
         run: URL of the run folder.
         preset: configuration to start from.

@@ -14,7 +14,9 @@ class DataConfig:
     name: str = "dataset"
     """Name of the dataset in the store."""
     classes: tuple[str, ...] = ()
-    """Class names, background first. Empty: take them from the scans' `dataset.json`."""
+    """Class names, background first. Empty: the scans' own, by `dataset.json` or format."""
+    exclude: tuple[str, ...] = ()
+    """Cases or patients to leave out."""
     image_size: tuple[int, ...] = (256, 256)
     """Height and width of a slice, or depth, height and width of a patch, in pixels; all divisible by 16."""
     fit: str = "pad"

@@ -18,7 +18,7 @@ def prepare(
     """Prepare the scans below `data` as a dataset version in `store`, and return its URL.
 
     Args:
-        data: URL of the raw scans, in the Medical Segmentation Decathlon or nnU-Net layout.
+        data: URL of the raw scans, in one of the layouts of docs/data.md.
         store: URL of the object store.
         preset: configuration to start from; its `[data]` says how scans become slices.
         overrides: settings over the preset's, each `section.key=value`.
@@ -40,7 +40,12 @@ def prepare(
                 bars.append(stack.enter_context(Progress("prepare", total, "scans")))
             bars[0].update(done)
 
-        version = prepare_dataset(data, Store(store), config.data, use_ray=use_ray, on_case=show)
+        def tell(note: str) -> None:
+            print(f"prepare: note: {note}", flush=True)
+
+        version = prepare_dataset(
+            data, Store(store), config.data, use_ray=use_ray, on_case=show, on_note=tell
+        )
     counts = {split: len(version.patients(split)) for split in ("train", "validation", "test")}
     annotated = len({case.patient_id for case in version.cases if case.annotated})
     print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import pyarrow as pa
 from arco_core.config import DataConfig
 from arco_core.preprocess import Geometry, prepare_image, prepare_label
 from arco_core.samples import encode_case
-from infra.datasets.nifti import read_nifti
 from infra.datasets.readers.base import RawCase
 from infra.datasets.validate import check_label, stack_channels
+from infra.datasets.volume import sha256
 from infra.storage import Store
 
 REFERENCE_SCHEMA = pa.schema(
@@ -24,7 +23,7 @@ REFERENCE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Digests:
-    """sha256 of a case's image and of its label file."""
+    """sha256 of a case's image and of its annotation."""
 
     case_id: str
     image: str
@@ -45,8 +44,8 @@ class PreparedCase:
 
 def hash_case(raw: Store, case: RawCase) -> Digests:
     """Hash the files of `case` below `raw`."""
-    image = _image_digest([_sha256(raw.read_bytes(path)) for path in case.image_paths])
-    label = None if case.label_path is None else _sha256(raw.read_bytes(case.label_path))
+    image = _image_digest([channel.digest(raw) for channel in case.channels])
+    label = None if case.annotation is None else case.annotation.digest(raw)
     return Digests(case_id=case.case_id, image=image, label=label)
 
 
@@ -55,13 +54,13 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
 
     Raises `DataError` for a scan or an annotation that breaks a rule.
     """
-    images = [read_nifti(raw, path) for path in case.image_paths]
+    images = [channel.load(raw) for channel in case.channels]
     source_sha256 = _image_digest([image.sha256 for image in images])
     voxels = stack_channels(images, channels)
     slices, geometry = prepare_image(voxels, images[0].affine, config)
     annotation = None
-    if case.label_path is not None:
-        annotation = check_label(read_nifti(raw, case.label_path), images[0], config.classes)
+    if case.annotation is not None:
+        annotation = check_label(case.annotation.load(raw), images[0], config.classes)
     samples = encode_case(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -83,10 +82,6 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
     )
 
 
-def _image_digest(files: Sequence[str]) -> str:
-    """The digest of one file, or one over those of several channels."""
-    return files[0] if len(files) == 1 else _sha256(" ".join(files).encode())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _image_digest(channels: Sequence[str]) -> str:
+    """The digest of one channel, or one over those of several."""
+    return channels[0] if len(channels) == 1 else sha256(" ".join(channels).encode())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when samples or their order change for the same scans and settings."""
 MANIFEST = "manifest.json"
 CASES = "cases.parquet"
@@ -43,6 +43,10 @@ class Manifest:
     code_version: str
     classes: tuple[str, ...]
     channels: int
+    labeled_order: tuple[str, ...]
+    """Patients in the order in which the literature labels them; empty where a seed draws it."""
+    spacing_known: bool
+    """Whether the scans say how large a voxel is; else it counts as 1 mm."""
     data: DataConfig
     splits: dict[str, tuple[str, ...]]
     """Patients of train, validation and test."""
@@ -67,6 +71,7 @@ class Manifest:
                 **values
                 | {
                     "classes": tuple(values["classes"]),
+                    "labeled_order": tuple(values["labeled_order"]),
                     "data": DataConfig(**{k: _frozen(v) for k, v in values["data"].items()}),
                     "splits": {split: tuple(patients) for split, patients in values["splits"].items()},
                     "shards": tuple(Shard(**shard) for shard in values["shards"]),

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from arco_core.errors import DataError
+from infra.datasets.volume import Volume, sha256
 from infra.storage import Store
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """Voxels of a file, in the file's order, and the affine to millimetres (RAS+)."""
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file as a `VolumeSource`."""
 
     path: str
-    voxels: npt.NDArray[Any]
-    """Scaled as the header says; of the file's own type where it asks for no scaling."""
-    affine: npt.NDArray[np.float64]
-    sha256: str
-    """Over the file as it is stored."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """See `VolumeSource`."""
+        return (self.path,)
+
+    def load(self, raw: Store) -> Volume:
+        """See `VolumeSource`."""
+        return read_nifti(raw, self.path)
+
+    def digest(self, raw: Store) -> str:
+        """See `VolumeSource`: of the file."""
+        return sha256(raw.read_bytes(self.path))
 
 
 def read_nifti(raw: Store, path: str) -> Volume:
@@ -48,7 +54,7 @@ def read_nifti(raw: Store, path: str) -> Volume:
         path=path,
         voxels=voxels,
         affine=np.asarray(image.affine, dtype=np.float64),
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256(data),
     )
 
 

@@ -23,7 +23,7 @@ from arco_core.preprocess import Geometry
 from infra.datasets.convert import Digests, PreparedCase, convert_case, hash_case
 from infra.datasets.manifest import CASES, FORMAT, MANIFEST, Manifest, Shard
 from infra.datasets.readers.base import RawCase, RawDataset
-from infra.datasets.readers.msd import MsdReader
+from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.runner import Failure, run_cases
 from infra.datasets.shards import Placement, ShardWriter
 from infra.datasets.splits import split_patients
@@ -34,10 +34,18 @@ from infra.storage import AlreadyExists, Store
 T = TypeVar("T")
 OnCase = Callable[[int, int], None]
 """Told how many cases of how many are done."""
+OnNote = Callable[[str], None]
+"""Told what the user should know about the raw folder, a sentence at a time."""
 
 
 def prepare_dataset(
-    raw: str, store: Store, config: DataConfig, *, use_ray: bool = True, on_case: OnCase | None = None
+    raw: str,
+    store: Store,
+    config: DataConfig,
+    *,
+    use_ray: bool = True,
+    on_case: OnCase | None = None,
+    on_note: OnNote | None = None,
 ) -> DatasetVersion:
     """Prepare the scans below the URL `raw` as a version below `datasets/` of `store`.
 
@@ -49,11 +57,14 @@ def prepare_dataset(
     config.require_slices()
     store.check_writable()
     source = Store(raw)
-    dataset = MsdReader().read(source)
+    dataset = leave_out(read_raw(source), config.exclude)
+    if on_note is not None:
+        for note in dataset.notes:
+            on_note(note)
     config = dataclasses.replace(config, classes=resolve_classes(config.classes, dataset.classes))
     patients = {case.patient_id for case in dataset.cases}
-    annotated = {case.patient_id for case in dataset.cases if case.label_path is not None}
-    splits = split_patients(patients, annotated, config)
+    annotated = {case.patient_id for case in dataset.cases if case.annotation is not None}
+    splits = split_patients(patients, annotated, config, dataset.held_out)
 
     digests = _hash_cases(source, dataset, use_ray)
     check_no_copies(
@@ -96,7 +107,13 @@ def _version_id(dataset: RawDataset, digests: Mapping[str, Digests], config: Dat
     scans = [
         (c.case_id, c.patient_id, digests[c.case_id].image, digests[c.case_id].label) for c in dataset.cases
     ]
-    identity = {"format": FORMAT, "config": dataclasses.asdict(config), "scans": scans}
+    identity = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "scans": scans,
+        "held_out": {split: sorted(part) for split, part in dataset.held_out.items()},
+        "labeled_order": dataset.labeled_order,
+    }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -176,7 +193,7 @@ def _entry(
         reference_row_groups=() if reference is None else reference.row_groups,
         geometry=item.geometry,
         source_images=raw.image_paths,
-        source_label=raw.label_path,
+        source_labels=raw.label_paths,
         source_sha256=digests[item.case_id].image,
     )
 
@@ -202,6 +219,8 @@ def _publish(
         code_version=arco_core.__version__,
         classes=config.classes,
         channels=dataset.channels,
+        labeled_order=dataset.labeled_order,
+        spacing_known=dataset.spacing_known,
         data=config,
         splits=splits,
         shards=packed.shards,

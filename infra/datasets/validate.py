@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arco_core.errors import DataError
-from infra.datasets.nifti import Volume
+from infra.datasets.volume import Volume
 
 _AFFINE_TOLERANCE = 0.05
 """Headers rounded by other tools differ in the third digit; a real mismatch is whole voxels."""
@@ -73,12 +74,15 @@ def check_no_copies(image_digests: Mapping[str, str], patients: Mapping[str, str
     cases: dict[str, list[str]] = defaultdict(list)
     for case, digest in image_digests.items():
         cases[digest].append(case)
-    for copies in cases.values():
-        if len({patients[case] for case in copies}) > 1:
-            raise DataError(
-                f"the cases {', '.join(sorted(copies))} hold the same image: remove the copies, or give "
-                'them one patient under "patients" in dataset.json'
-            )
+    copies = [sorted(c) for c in cases.values() if len({patients[case] for case in c}) > 1]
+    if copies:
+        groups = "; ".join(", ".join(group) for group in copies[:5]) + ("; …" if len(copies) > 5 else "")
+        spare = json.dumps(sorted(case for group in copies for case in group[1:]))
+        raise DataError(
+            f"cases of different patients hold the same image: {groups}. Leave copies out with "
+            f"--set 'data.exclude={spare}', or, in a folder with a dataset.json, give them one patient there "
+            'under "patients"'
+        )
 
 
 def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tuple[str, ...]:

@@ -36,10 +36,12 @@ CASES_SCHEMA = pa.schema(
         pa.field("reference_row_groups", pa.list_(pa.int32()), nullable=False),
         pa.field("geometry", pa.string(), nullable=False),
         pa.field("source_images", pa.list_(pa.string()), nullable=False),
-        pa.field("source_label", pa.string()),
+        pa.field("source_labels", pa.list_(pa.string()), nullable=False),
         pa.field("source_sha256", pa.string(), nullable=False),
     ]
 )
+
+_TUPLES = ("row_groups", "reference_row_groups", "source_images", "source_labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,8 @@ class CaseEntry:
     geometry: Geometry
     source_images: tuple[str, ...]
     """Files of the scan, relative to the raw folder."""
-    source_label: str | None
+    source_labels: tuple[str, ...]
+    """Files of the annotation, relative to the raw folder."""
     source_sha256: str
     """Of the image file; of its files' digests where each channel has its own."""
 
@@ -134,11 +137,13 @@ class DatasetVersion:
         """Annotated train patients for an experiment with `amount` labels.
 
         `amount` >= 1 is a number of patients; below 1 a ratio of all train patients, rounded half
-        up. Sets of one seed are nested. Raises `DataError` when it rounds to none or exceeds the
+        up. Sets of one seed are nested; a dataset that gives the order itself has one set for all
+        seeds. Raises `DataError` when it rounds to none or exceeds the
         annotated ones.
         """
         annotated = {e.patient_id for e in self.cases if e.annotated and e.split == "train"}
-        return choose_labeled(annotated, self.patients("train"), amount, seed)
+        order = self.manifest.labeled_order
+        return choose_labeled(annotated, self.patients("train"), amount, seed, order)
 
     def cases_of(self, patients: Collection[str]) -> list[CaseEntry]:
         """Cases of `patients`, sorted by case id. Raises `DataError` for an unknown patient."""
@@ -192,7 +197,7 @@ def decode_cases(data: bytes) -> list[CaseEntry]:
     return [
         CaseEntry(
             **row
-            | {key: tuple(row[key]) for key in ("row_groups", "reference_row_groups", "source_images")}
+            | {key: tuple(row[key]) for key in _TUPLES}
             | {"geometry": Geometry.from_json(row["geometry"])}
         )
         for row in rows

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from infra.datasets.volume import VolumeSource
 from infra.storage import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawCase:
-    """One scan as it lies in the raw folder; paths are relative to it."""
+    """One scan as it lies in the raw folder."""
 
     case_id: str
     patient_id: str
-    image_paths: tuple[str, ...]
-    """One file, or one a channel in the channels' order."""
-    label_path: str | None
+    channels: tuple[VolumeSource, ...]
+    """The scan: one volume, or one a channel in the channels' order."""
+    annotation: VolumeSource | None
     """The annotation, or none for an unlabelled scan."""
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """Files of the scan, relative to the raw folder."""
+        return tuple(path for channel in self.channels for path in channel.paths)
+
+    @property
+    def label_paths(self) -> tuple[str, ...]:
+        """Files of the annotation, relative to the raw folder; empty for an unlabelled scan."""
+        return self.annotation.paths if self.annotation is not None else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +42,46 @@ class RawDataset:
     channels: int
     cases: tuple[RawCase, ...]
     """Sorted by case id."""
+    held_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Patients of `validation` and `test` where the dataset fixes them; what it leaves open is drawn."""
+    labeled_order: tuple[str, ...] = ()
+    """Patients in the order in which the literature labels them; where it is empty, a seed draws one."""
+    spacing_known: bool = True
+    """Whether the files say how large a voxel is; else it counts as 1 mm."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how the folder was read, a sentence each."""
+
+
+@dataclass(frozen=True)
+class RawFolder:
+    """A raw folder, listed once."""
+
+    store: Store
+    paths: tuple[str, ...]
+    """Its files, sorted, without hidden ones."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.store.url
+
+    def below(self, folder: str) -> list[str]:
+        """The files below `folder`."""
+        return [path for path in self.paths if path.startswith(f"{folder}/")]
 
 
 class Reader(Protocol):
-    """Lists the scans of one format; reads no voxel."""
+    """Lists the scans of one format; reads no voxel. A module of this package offers one as `READER`."""
 
-    def read(self, raw: Store) -> RawDataset:
-        """The scans below `raw`. Raises `DataError` for a folder that breaks the format's rules."""
+    name: str
+    """The format, for messages."""
+    layout: str
+    """What lies where in the folder, in a line."""
+
+    def detect(self, raw: RawFolder) -> bool:
+        """Whether the folder looks like this format, by its files' names."""
+        ...
+
+    def read(self, raw: RawFolder) -> RawDataset:
+        """The scans in `raw`. Raises `DataError` for a folder that breaks the format's rules."""
         ...

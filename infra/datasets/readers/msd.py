@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from arco_core.errors import DataError
-from infra.datasets.readers.base import RawCase, RawDataset
-from infra.storage import NotFound, Store
+from infra.datasets.nifti import NiftiFile
+from infra.datasets.readers.base import RawCase, RawDataset, RawFolder
+from infra.storage import NotFound
 
-LAYOUT = "imagesTr/*.nii.gz, labelsTr/*.nii.gz, imagesUn/*.nii.gz (unlabelled) and dataset.json"
 _SUFFIXES = (".nii.gz", ".nii")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -26,13 +26,22 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 class MsdReader:
     """Reads folders in the layout above."""
 
-    def read(self, raw: Store) -> RawDataset:
+    name = "Medical Segmentation Decathlon or nnU-Net"
+    layout = "imagesTr/*.nii.gz, labelsTr/*.nii.gz, imagesUn/*.nii.gz (unlabelled) and dataset.json"
+
+    def detect(self, raw: RawFolder) -> bool:
+        """See `Reader`."""
+        return any(
+            path == "dataset.json" or path.startswith(("imagesTr/", "labelsTr/")) for path in raw.paths
+        )
+
+    def read(self, raw: RawFolder) -> RawDataset:
         """See `Reader`."""
         images = _scans(raw, "imagesTr") + _scans(raw, "imagesUn")
         labels = {_stem(path): path for path in _scans(raw, "labelsTr")}
         if not images:
             kind = "has labels but no images" if labels else "holds no scans"
-            raise DataError(f"{raw.url} {kind}; it must hold {LAYOUT}")
+            raise DataError(f"{raw.url} {kind}; it must hold {self.layout}")
         description = _Description(raw)
         grouped = _group_channels(images, labels, description.is_nnunet)
         orphans = sorted(labels.keys() - grouped.keys())
@@ -45,8 +54,8 @@ class MsdReader:
             RawCase(
                 case_id=case,
                 patient_id=description.patients.get(case, case),
-                image_paths=tuple(grouped[case]),
-                label_path=labels.get(case),
+                channels=tuple(NiftiFile(path) for path in grouped[case]),
+                annotation=NiftiFile(labels[case]) if case in labels else None,
             )
             for case in sorted(grouped)
         ]
@@ -61,10 +70,10 @@ class MsdReader:
 class _Description:
     """`dataset.json`, checked."""
 
-    def __init__(self, raw: Store) -> None:
-        self.url = raw.join("dataset.json")
+    def __init__(self, raw: RawFolder) -> None:
+        self.url = raw.store.join("dataset.json")
         try:
-            values = json.loads(raw.read_bytes("dataset.json"))
+            values = json.loads(raw.store.read_bytes("dataset.json"))
         except NotFound as error:
             raise DataError(
                 f'{self.url} does not exist; write one such as {{"name": "heart", "modality": '
@@ -106,10 +115,9 @@ class _Description:
         return tuple(by_value[value] for value in range(len(by_value)))
 
 
-def _scans(raw: Store, folder: str) -> list[str]:
-    """NIfTI files directly in `folder`; archives from a Mac also hold hidden `._name` files."""
-    paths = (path for path in raw.list(folder) if path.count("/") == 1)
-    return [p for p in paths if p.endswith(_SUFFIXES) and not p.rpartition("/")[2].startswith(".")]
+def _scans(raw: RawFolder, folder: str) -> list[str]:
+    """NIfTI files directly in `folder`."""
+    return [path for path in raw.below(folder) if path.count("/") == 1 and path.endswith(_SUFFIXES)]
 
 
 def _stem(path: str) -> str:
@@ -137,3 +145,6 @@ def _group_channels(images: list[str], labels: Iterable[str], is_nnunet: bool) -
 def _some(names: list[str], limit: int = 5) -> str:
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
+
+
+READER = MsdReader()

@@ -10,7 +10,8 @@ import pytest
 
 from arco_core.errors import DataError
 from infra.datasets.readers.base import RawDataset
-from infra.datasets.readers.msd import MsdReader
+from infra.datasets.readers.detect import list_folder
+from infra.datasets.readers.msd import READER
 from infra.storage import Store
 
 MSD = {"name": "Heart", "modality": {"0": "MRI"}, "labels": {"1": "lv", "0": "background", "2": "rv"}}
@@ -26,7 +27,7 @@ def folder(root: Path, description: dict[str, object], *paths: str) -> Path:
 
 
 def read(root: Path) -> RawDataset:
-    return MsdReader().read(Store(str(root)))
+    return READER.read(list_folder(Store(str(root))))
 
 
 def test_decathlon_folder(tmp_path: Path) -> None:
@@ -44,10 +45,10 @@ def test_decathlon_folder(tmp_path: Path) -> None:
         )
     )
     assert (dataset.name, dataset.classes, dataset.channels) == ("Heart", ("background", "lv", "rv"), 1)
-    assert [(c.case_id, c.patient_id, c.image_paths, c.label_path) for c in dataset.cases] == [
-        ("a_0001", "a_0001", ("imagesTr/a_0001.nii",), "labelsTr/a_0001.nii.gz"),
-        ("b 2", "b 2", ("imagesTr/b 2.nii.gz",), None),
-        ("ü", "ü", ("imagesUn/ü.nii.gz",), None),
+    assert [(c.case_id, c.patient_id, c.image_paths, c.label_paths) for c in dataset.cases] == [
+        ("a_0001", "a_0001", ("imagesTr/a_0001.nii",), ("labelsTr/a_0001.nii.gz",)),
+        ("b 2", "b 2", ("imagesTr/b 2.nii.gz",), ()),
+        ("ü", "ü", ("imagesUn/ü.nii.gz",), ()),
     ]
 
 
@@ -63,7 +64,7 @@ def test_nnunet_folder_groups_channels(tmp_path: Path) -> None:
     )
     assert (dataset.classes, dataset.channels) == (("background", "lv"), 2)
     assert dataset.cases[0].image_paths == ("imagesTr/x_0000.nii.gz", "imagesTr/x_0001.nii.gz")
-    assert dataset.cases[0].label_path == "labelsTr/x.nii.gz"
+    assert dataset.cases[0].label_paths == ("labelsTr/x.nii.gz",)
 
 
 def test_first_nnunet_generation_is_known_by_its_labels(tmp_path: Path) -> None:

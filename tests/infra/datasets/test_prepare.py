@@ -229,7 +229,7 @@ def test_one_image_under_two_patients_is_refused(
     raw: Path, tmp_path: Path, describe: Callable[..., None]
 ) -> None:
     shutil.copy(raw / "imagesTr" / "case_000.nii.gz", raw / "imagesUn" / "copy.nii.gz")
-    with pytest.raises(DataError, match="case_000, copy hold the same image"):
+    with pytest.raises(DataError, match="same image: case_000, copy"):
         prepare(raw, tmp_path / "store")
     describe(raw, patients={"copy": "case_000"})
     assert len(prepare(raw, tmp_path / "store").cases) == 7

@@ -14,6 +14,7 @@ from arco_core.errors import DataError, StoreError
 from arco_core.preprocess import restore_label
 from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
 from infra.datasets.convert import hash_case
+from infra.datasets.nifti import NiftiFile
 from infra.datasets.readers.base import RawCase
 from infra.datasets.runner import run_cases
 from infra.storage import Store
@@ -54,7 +55,9 @@ def test_ray_names_every_bad_case(ray: None, raw: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ray_passes_a_failing_store_on(ray: None, raw: Path, tmp_path: Path) -> None:
     (raw / "imagesTr" / "folder.nii.gz").mkdir()
-    case = RawCase(case_id="x", patient_id="x", image_paths=("imagesTr/folder.nii.gz",), label_path=None)
+    case = RawCase(
+        case_id="x", patient_id="x", channels=(NiftiFile("imagesTr/folder.nii.gz"),), annotation=None
+    )
     with pytest.raises(StoreError, match=r"cannot read .*folder\.nii\.gz"):
         list(run_cases(partial(hash_case, Store(str(raw))), [case], use_ray=True))
 

@@ -13,7 +13,7 @@ from arco_core.config import load
 from arco_core.errors import DataError
 from infra.datasets import prepare_dataset
 from infra.datasets.phantom import CLASSES, LV, MYO, RV, make_phantom
-from infra.datasets.readers.msd import MsdReader
+from infra.datasets.readers.detect import read_raw
 from infra.datasets.synthetic import LABELED, PATIENTS, write_cohort
 from infra.storage import Store
 
@@ -80,7 +80,7 @@ def test_hearts_look_like_hearts() -> None:
 
 def test_default_cohort_fits_the_demo_preset(tmp_path: Path) -> None:
     folder = write_cohort(tmp_path / "demo", patients=PATIENTS, labeled=LABELED)
-    dataset = MsdReader().read(Store(str(folder)))
+    dataset = read_raw(Store(str(folder)))
     assert dataset.classes == CLASSES and len(dataset.cases) == PATIENTS
     assert nib.aff2axcodes(nib.load(folder / dataset.cases[0].image_paths[0]).affine) == ("L", "P", "S")
     config = load(preset="demo").data
