@@ -103,7 +103,7 @@ def model_card(
             is said to be unknown.
     """
     labeled, train = provenance.get("labeled_patients"), provenance.get("train_patients")
-    height, width = data_config.slice_size
+    height, width = data_config.image_size
     return _CARD.format(
         title=f"{data_config.name}: {str(provenance.get('method', 'ARCO')).upper()}",
         structures=", ".join(classes[1:]),
@@ -150,12 +150,12 @@ def _steps(config: DataConfig) -> list[str]:
         "zscore": "intensities: mean 0 and standard deviation 1 over the volume",
         "window": f"intensities: {floor:g} HU to 0 and {ceiling:g} HU to 1, clipped",
     }[config.intensity]
-    height, width = config.slice_size
+    height, width = config.image_size
     fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
     spacing = (
         "kept"
-        if config.spacing_mm is None
-        else f"resampled to {config.spacing_mm:g} mm (bilinear, antialiased)"
+        if not config.spacing_mm
+        else f"resampled to {' x '.join(f'{mm:g}' for mm in config.spacing_mm)} mm (bilinear, antialiased)"
     )
     axis = ("sagittal", "coronal", "axial")[config.slice_axis]
     return [

@@ -30,7 +30,7 @@ from arco_core.model_card import model_card
 from arco_core.networks import build_network
 
 FORMAT = "arco-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION, WEIGHTS, PROGRAM, CARD = "model.json", "model.safetensors", "model.pt2", "README.md"
 
 Config = TypeVar("Config", DataConfig, NetworkConfig)

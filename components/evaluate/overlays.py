@@ -102,7 +102,7 @@ def _overlay(
     reference = labels[index]
     predictions = [model.segment(slices[index : index + 1])[0] for model in models]
     box = _shown(slices[index, 0], [reference, *predictions])
-    row_mm, column_mm = version.case(case_id).geometry.slice_spacing_mm
+    _, row_mm, column_mm = version.case(case_id).geometry.spacing_mm
     image = _to_grey(slices[:, 0])[index][box]  # of several channels the first
     return Overlay(
         rank=rank,

@@ -66,7 +66,7 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
         patient_id=case.patient_id,
         slices=slices,
         label=None if annotation is None else prepare_label(annotation, geometry),
-        spacing_mm=geometry.slice_spacing_mm,
+        spacing_mm=geometry.spacing_mm[1:],
         source_sha256=source_sha256,
     )
     reference = None

@@ -29,7 +29,7 @@ PROVENANCE = {
     "labeled_patients": ["p1", "p7"],
     "train_patients": 40,
 }
-DATA = DataConfig(name="toy", classes=("background", "a", "b"), image_size=(32, 48), spacing_mm=1.5)
+DATA = DataConfig(name="toy", classes=("background", "a", "b"), image_size=(32, 48), spacing_mm=(1.5, 1.25))
 NETWORK = NetworkConfig(features=(4, 8, 8), dropout=(0.1, 0.2, 0.3))
 
 
@@ -103,7 +103,7 @@ def test_card_says_scores_limits_and_use(package: Path) -> None:
     assert "`p1`, `p7`" in card
     assert "0 background, 1 a, 2 b" in card
     assert "float32 (B, 2, 32, 48), any B" in card
-    assert "resampled to 1.5 mm" in card
+    assert "resampled to 1.5 x 1.25 mm" in card
 
 
 def test_card_says_what_is_unknown(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def edit(folder: Path, **changes: Any) -> None:
     ("changes", "message"),
     [
         ({"format": "nnunet"}, "must have format = 'arco-model'"),
-        ({"format_version": 2}, "format version 2, this code reads 1"),
+        ({"format_version": 1}, "format version 1, this code reads 2"),
         ({"format_version": ...}, "format version None"),
         ({"classes": ...}, "has no 'classes'"),
         ({"classes": ["background", "a"]}, "does not describe model.safetensors"),
