@@ -8,6 +8,7 @@ from pathlib import Path
 
 from arco_core import __version__
 from components.command_line import exit_on_error
+from components.data_commands import add_data_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--labeled", type=int, help="how many of them are annotated")
     demo.add_argument("--seed", type=int, help="another seed gives another cohort")
     demo.set_defaults(command=_demo_data)
+
+    add_data_commands(commands)
     return parser
 
 

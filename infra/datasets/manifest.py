@@ -10,8 +10,8 @@ from typing import Any, Literal
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
 
-FORMAT = 2
-"""Raised when samples or their order change for the same scans and settings."""
+FORMAT = 3
+"""Raised when samples or their order change for the same scans and settings, or this file's meaning."""
 MANIFEST = "manifest.json"
 CASES = "cases.parquet"
 
@@ -23,11 +23,27 @@ class Shard:
     """One Parquet file of a version."""
 
     path: str
-    """Relative to the version's folder."""
+    """Relative to the dataset's folder: it begins with the version that wrote the shard."""
     kind: ShardKind
     rows: int
     bytes: int
     sha256: str
+
+    @property
+    def writer(self) -> str:
+        """The version that wrote it."""
+        return self.path.partition("/")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How much a version holds."""
+
+    cases: int
+    annotated_cases: int
+    annotated_patients: int
+    samples: int
+    """Rows of the sample table: slices or patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +66,9 @@ class Manifest:
     data: DataConfig
     splits: dict[str, tuple[str, ...]]
     """Patients of train, validation and test."""
+    counts: Counts
     shards: tuple[Shard, ...]
+    """Every shard that holds a sample or an annotation of this version, whichever version wrote it."""
     cases_sha256: str
     format: int = FORMAT
 
@@ -74,6 +92,7 @@ class Manifest:
                     "labeled_order": tuple(values["labeled_order"]),
                     "data": DataConfig(**{k: _frozen(v) for k, v in values["data"].items()}),
                     "splits": {split: tuple(patients) for split, patients in values["splits"].items()},
+                    "counts": Counts(**values["counts"]),
                     "shards": tuple(Shard(**shard) for shard in values["shards"]),
                 }
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from arco_core.config import DataConfig
 from arco_core.errors import DataError
 from arco_core.preprocess import Geometry
 from infra.datasets.convert import Digests, PreparedCase, convert_case, hash_case
-from infra.datasets.manifest import CASES, FORMAT, MANIFEST, Manifest, Shard
+from infra.datasets.manifest import CASES, FORMAT, MANIFEST, Counts, Manifest, Shard
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.runner import Failure, run_cases
@@ -71,15 +71,15 @@ def prepare_dataset(
         {k: d.image for k, d in digests.items()}, {c.case_id: c.patient_id for c in dataset.cases}
     )
     version = _version_id(dataset, digests, config)
-    folder = f"datasets/{config.name}/{version}"
-    if not store.exists(f"{folder}/{MANIFEST}"):
+    home = Store(store.join("datasets", config.name))
+    if not home.exists(f"{version}/{MANIFEST}"):
         convert = partial(convert_case, source, config=config, channels=dataset.channels)
         prepared = run_cases(convert, dataset.cases, use_ray=use_ray)
         packed = _pack(
-            store, folder, _usable(prepared, len(dataset.cases), on_case), dataset, digests, splits
+            home, version, _usable(prepared, len(dataset.cases), on_case), dataset, digests, splits
         )
-        _publish(store, folder, packed, source=source, dataset=dataset, config=config, splits=splits)
-    return DatasetVersion.open(store.join(folder))
+        _publish(home, version, packed, source=source, dataset=dataset, config=config, splits=splits)
+    return DatasetVersion.open(home.join(version))
 
 
 def _hash_cases(source: Store, dataset: RawDataset, use_ray: bool) -> dict[str, Digests]:
@@ -213,7 +213,7 @@ def _publish(
     store.write_bytes(f"{folder}/{CASES}", cases)
     manifest = Manifest(
         name=config.name,
-        version=folder.rpartition("/")[2],
+        version=folder,
         source=source.url,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=arco_core.__version__,
@@ -223,6 +223,7 @@ def _publish(
         spacing_known=dataset.spacing_known,
         data=config,
         splits=splits,
+        counts=_count(packed.cases),
         shards=packed.shards,
         cases_sha256=hashlib.sha256(cases).hexdigest(),
     )
@@ -230,3 +231,13 @@ def _publish(
         store.put_if_absent(f"{folder}/{MANIFEST}", manifest.to_json())
     except AlreadyExists:
         return  # the other writer's version has the same name because it has the same content
+
+
+def _count(cases: Sequence[CaseEntry]) -> Counts:
+    annotated = [case for case in cases if case.annotated]
+    return Counts(
+        cases=len(cases),
+        annotated_cases=len(annotated),
+        annotated_patients=len({case.patient_id for case in annotated}),
+        samples=sum(case.rows for case in cases),
+    )

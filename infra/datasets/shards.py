@@ -90,8 +90,8 @@ class ShardWriter:
         with self._path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         # The content is in the name, so two writers of one version never replace each other's shard.
-        name = f"{self._kind}/{len(self.shards):05d}-{digest[:12]}.parquet"
-        self._store.upload_file(self._path, f"{self._folder}/{name}")
+        name = f"{self._folder}/{self._kind}/{len(self.shards):05d}-{digest[:12]}.parquet"
+        self._store.upload_file(self._path, name)
         size = self._path.stat().st_size
         self.shards.append(Shard(path=name, kind=self._kind, rows=self._rows, bytes=size, sha256=digest))
         self._parquet = self._file = None

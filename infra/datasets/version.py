@@ -54,7 +54,7 @@ class CaseEntry:
     """`train`, `validation` or `test`."""
     annotated: bool
     shard: str
-    """Path of the shard that holds the slices, relative to the version."""
+    """Path of the shard that holds the slices, relative to the dataset's folder."""
     row_groups: tuple[int, ...]
     rows: int
     """Number of slices."""
@@ -74,6 +74,7 @@ class DatasetVersion:
 
     def __init__(self, store: Store, manifest: Manifest, cases: Iterable[CaseEntry]) -> None:
         self.store = store
+        """The dataset's folder: a version may use shards that an earlier one wrote."""
         self.manifest = manifest
         self.cases = list(cases)
         """Sorted by case id."""
@@ -84,23 +85,28 @@ class DatasetVersion:
 
         Raises `DataError` when there is none, or when its tables are not what the manifest says.
         """
-        store = Store(url)
+        folder = Store(url)
         try:
-            data = store.read_bytes(MANIFEST)
+            data = folder.read_bytes(MANIFEST)
         except NotFound as error:
             raise DataError(
                 f"{url} is no dataset version: it has no {MANIFEST}; prepare the dataset, or correct the URL"
             ) from error
-        manifest = Manifest.from_json(data, store.join(MANIFEST))
-        table = store.read_bytes(CASES)
+        manifest = Manifest.from_json(data, folder.join(MANIFEST))
+        if folder.url.rpartition("/")[2] != manifest.version:
+            raise DataError(
+                f"{url} holds the manifest of version {manifest.version}: give the folder its name again, "
+                "and copy datasets as a whole"
+            )
+        table = folder.read_bytes(CASES)
         if hashlib.sha256(table).hexdigest() != manifest.cases_sha256:
-            raise DataError(f"{store.join(CASES)} is not the table that {MANIFEST} names: prepare it again")
-        return cls(store, manifest, decode_cases(table))
+            raise DataError(f"{folder.join(CASES)} is not the table that {MANIFEST} names: prepare it again")
+        return cls(folder.parent(), manifest, decode_cases(table))
 
     @property
     def url(self) -> str:
         """URL of the version's folder."""
-        return self.store.url
+        return self.store.join(self.version)
 
     @property
     def name(self) -> str:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectInfo:
+    """What a listing says of an object."""
+
+    path: str
+    bytes: int
+    modified: float
+    """When it was written, in seconds since 1970 by the store's clock."""
+    tag: str
+    """Changes whenever the content does: S3's ETag; size and times of a file."""
 
 
 class Backend(Protocol):
@@ -33,8 +46,8 @@ class Backend(Protocol):
         """Write the object into a local file; its folder exists."""
         ...
 
-    def list(self, prefix: str) -> list[str]:
-        """Sorted keys of all objects below the folder `prefix`; empty when there is none."""
+    def entries(self, prefix: str) -> list[ObjectInfo]:
+        """All objects below the folder `prefix`, sorted by key; empty when there is none."""
         ...
 
     def delete(self, key: str) -> None:

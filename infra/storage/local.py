@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from arco_core.errors import StoreError
+from infra.storage.backend import ObjectInfo
 from infra.storage.errors import AlreadyExists, NotFound
 
 TEMPORARY = ".arco-tmp-"
@@ -56,12 +57,12 @@ class LocalBackend:
         with self._errors("read", key):
             shutil.copyfile(self._path(key), local)
 
-    def list(self, prefix: str) -> list[str]:
+    def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
         with self._errors("list", prefix):
             files = (path for path in self._path(prefix).rglob("*") if path.is_file())
-            keys = (path.relative_to(self.root).as_posix() for path in files)
-            return sorted(key for key in keys if not key.rpartition("/")[2].startswith(TEMPORARY))
+            found = (self._entry(path) for path in files if not path.name.startswith(TEMPORARY))
+            return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.path)
 
     def delete(self, key: str) -> None:
         """See `Backend`."""
@@ -76,6 +77,19 @@ class LocalBackend:
     def local_path(self, key: str) -> Path | None:
         """See `Backend`."""
         return self._path(key)
+
+    def _entry(self, path: Path) -> ObjectInfo | None:
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # removed since the folder was listed
+            return None
+        return ObjectInfo(
+            path=path.relative_to(self.root).as_posix(),
+            bytes=status.st_size,
+            modified=status.st_mtime,
+            # ctime cannot be set back: a file replaced by a copy that keeps its times is another one
+            tag=f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}",
+        )
 
     def _path(self, key: str) -> Path:
         return self.root / key if key else self.root

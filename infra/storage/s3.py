@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from arco_core.errors import StoreError
+from infra.storage.backend import ObjectInfo
 from infra.storage.errors import AlreadyExists, NotFound
 
 _MISSING = {"404", "NoSuchKey", "NotFound"}
@@ -74,13 +75,23 @@ class S3Backend:
         with self._errors("read", key):
             self.client.download_file(self.bucket, self._object(key)["Key"], str(local))
 
-    def list(self, prefix: str) -> list[str]:
+    def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
         folder = f"{self._object(prefix)['Key'].rstrip('/')}/".lstrip("/")
         root = f"{self.prefix}/" if self.prefix else ""
         with self._errors("list", prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder)
-            return sorted(item["Key"][len(root) :] for page in pages for item in page.get("Contents", ()))
+            items = [item for page in pages for item in page.get("Contents", ())]
+        found = (
+            ObjectInfo(
+                path=item["Key"][len(root) :],
+                bytes=int(item["Size"]),
+                modified=item["LastModified"].timestamp(),
+                tag=item["ETag"].strip('"'),
+            )
+            for item in items
+        )
+        return sorted(found, key=lambda entry: entry.path)
 
     def delete(self, key: str) -> None:
         """See `Backend`."""

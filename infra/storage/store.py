@@ -8,7 +8,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from arco_core.errors import StoreError
-from infra.storage.backend import Backend
+from infra.storage.backend import Backend, ObjectInfo
 from infra.storage.local import LocalBackend
 from infra.storage.s3 import S3Backend
 
@@ -47,6 +47,14 @@ class Store:
         """The URL of an object or folder below the root, for another `Store` or step."""
         return "/".join([self.url, *(_checked(part) for part in parts)])
 
+    def parent(self) -> Store:
+        """The store of the folder that this one lies in. Raises `StoreError` at the top."""
+        scheme, separator, rest = self.url.rpartition("://")
+        above = rest.rpartition("/")[0]
+        if not above:
+            raise StoreError(f"{self.url} lies in no folder of a store")
+        return Store(f"{scheme}{separator}{above}")
+
     def exists(self, path: str) -> bool:
         """Whether the object exists."""
         return self._backend.exists(_checked(path))
@@ -63,9 +71,13 @@ class Store:
         """Create an object. Raises `AlreadyExists` when there is one: of several writers one wins."""
         self._backend.put_if_absent(_checked(path), data)
 
+    def entries(self, prefix: str = "") -> list[ObjectInfo]:
+        """Size, time and tag of all objects below the folder `prefix`, sorted by path."""
+        return self._backend.entries(_checked(prefix) if prefix else "")
+
     def list(self, prefix: str = "") -> list[str]:
         """Sorted paths of all objects below the folder `prefix`."""
-        return self._backend.list(_checked(prefix) if prefix else "")
+        return [entry.path for entry in self.entries(prefix)]
 
     def delete(self, path: str) -> None:
         """Remove an object; no error when there is none."""

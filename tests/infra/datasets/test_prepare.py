@@ -47,7 +47,8 @@ def test_version_holds_every_case(tiny: DatasetVersion, tiny_raw: Path) -> None:
         expected, geometry = prepare_image(np.asarray(image.dataobj), image.affine, tiny.data_config)
         np.testing.assert_array_equal(slices, expected.astype(np.float16).astype(np.float32))
         assert case.geometry == geometry and case.rows == 4
-        assert case.shard.startswith("labeled/" if case.annotated else "unlabeled/")
+        kind = "labeled" if case.annotated else "unlabeled"
+        assert case.shard.startswith(f"{tiny.version}/{kind}/")
         reference = tiny.reference(case.case_id)
         assert case.annotated == (labels is not None) == (reference is not None)
         if reference is not None and labels is not None:
