@@ -57,16 +57,17 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
     images = [channel.load(raw) for channel in case.channels]
     source_sha256 = _image_digest([image.sha256 for image in images])
     voxels = stack_channels(images, channels)
-    slices, geometry = prepare_image(voxels, images[0].affine, config)
+    prepared, geometry = prepare_image(voxels, images[0].affine, config)
     annotation = None
     if case.annotation is not None:
         annotation = check_label(case.annotation.load(raw), images[0], config.classes)
     samples = encode_case(
         case_id=case.case_id,
         patient_id=case.patient_id,
-        slices=slices,
+        images=prepared,
         label=None if annotation is None else prepare_label(annotation, geometry),
-        spacing_mm=geometry.spacing_mm[1:],
+        image_size=config.image_size,
+        spacing_mm=geometry.spacing_mm[-geometry.image_axes :],
         source_sha256=source_sha256,
     )
     reference = None

@@ -14,11 +14,13 @@ import numpy.typing as npt
 import torch
 
 from arco_core.errors import DataError
-from infra.datasets.row_groups import RowGroup, Rows, read_rows, row_groups_of
+from infra.datasets.row_groups import BrickRows, RowGroup, Rows, read_rows, row_groups_of
 from infra.datasets.version import DatasetVersion
 from infra.datasets.windows import WindowStream
 
 Batch = tuple[torch.Tensor, torch.Tensor | None]
+_PATCHES = 1
+"""Tells the random numbers of where patches lie from those of the order."""
 
 
 class SampleStream(Protocol):
@@ -30,7 +32,7 @@ class SampleStream(Protocol):
 
 
 class SlicePool:
-    """The slices of some patients, shuffled anew every epoch, without end.
+    """The slices of some patients, or patches of their volumes, shuffled anew every epoch, without end.
 
     `batch` is the number of slices that this rank gets with each `next`. With `cache` the pool
     lives in memory (as float16) and row k of rank r is row `k * world + r` of one common stream, so
@@ -62,10 +64,10 @@ class SlicePool:
         self._cursor = 0
         self._labels = labels
         self.size = sum(group.rows for group in groups)
-        """Slices in the pool, over all ranks."""
+        """Slices, or patches an epoch, in the pool, over all ranks."""
         self._stream: SampleStream
         if cache:
-            rows = read_rows(version, groups, labels=labels)
+            rows = read_rows(version, groups, labels=labels, seed=(seed, _PATCHES))
             self._stream = _MemoryStream(rows, rank=rank, world=world, seed=seed)
         else:
             own = _share(groups, rank=rank, world=world, seed=seed)
@@ -83,7 +85,7 @@ class SlicePool:
         self._cursor = value
 
     def next(self) -> Batch:
-        """Images (B, C, H, W) float32 and labels (B, H, W) uint8, or none without `labels`."""
+        """Images (B, C, *S) float32 and labels (B, *S) uint8, or none without `labels`."""
         rows = self._stream.take(self._cursor, self._batch)
         self._cursor += self._batch
         labels = None if rows.labels is None else torch.from_numpy(rows.labels)
@@ -121,23 +123,22 @@ class TrainingFeed:
 class _MemoryStream:
     """All rows in memory: epoch after epoch of one common permutation, dealt out to the ranks."""
 
-    def __init__(self, rows: Rows, *, rank: int, world: int, seed: int) -> None:
+    def __init__(self, rows: Rows | BrickRows, *, rank: int, world: int, seed: int) -> None:
         self._rows, self._rank, self._world, self._seed = rows, rank, world, seed
         self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
     def take(self, start: int, count: int) -> Rows:
         """See `SampleStream`."""
-        size = len(self._rows.images)
+        size = len(self._rows)
         positions = np.arange(start, start + count) * self._world + self._rank
         epochs, places = positions // size, positions % size
         needed = range(int(epochs[0]), int(epochs[-1]) + 1)
         self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in needed}
-        return self._rows.take(
-            np.array([self._orders[int(e)][p] for e, p in zip(epochs, places, strict=True)])
-        )
+        index = np.array([self._orders[int(e)][p] for e, p in zip(epochs, places, strict=True)])
+        return self._rows.take(index, epochs)
 
     def _order(self, epoch: int) -> npt.NDArray[np.intp]:
-        return np.random.default_rng((self._seed, epoch)).permutation(len(self._rows.images))
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._rows))
 
 
 def _share(groups: Sequence[RowGroup], *, rank: int, world: int, seed: int) -> list[RowGroup]:

@@ -51,10 +51,9 @@ def prepare_dataset(
 
     The same scans and settings give the same version, which is reused where it exists. With
     `use_ray` the cases run as Ray Data tasks on a Ray that is already initialised.
-    Raises `ConfigError` for 3D patches, `DataError` for bad input (all bad cases in one message) and
+    Raises `DataError` for bad input (all bad cases in one message) and
     `StoreError` for a store that cannot be written; versions that exist are never touched.
     """
-    config.require_slices()
     store.check_writable()
     source = Store(raw)
     dataset = leave_out(read_raw(source), config.exclude)

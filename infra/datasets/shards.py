@@ -17,6 +17,7 @@ from infra.datasets.manifest import Shard, ShardKind
 from infra.storage import Store
 
 ROW_GROUP_ROWS = 50
+"""Slices of a row group; a brick has one of its own."""
 SHARD_BYTES = 128 * 2**20
 """A shard is closed when it has grown past this."""
 
@@ -72,8 +73,9 @@ class ShardWriter:
                 write_statistics=False,
                 store_schema=True,
             )
-        self._parquet.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        added = -(-table.num_rows // ROW_GROUP_ROWS)
+        group_rows = 1 if "brick_shape" in table.schema.names else ROW_GROUP_ROWS
+        self._parquet.write_table(table, row_group_size=group_rows)
+        added = -(-table.num_rows // group_rows)
         groups = tuple(range(self._groups, self._groups + added))
         placement = Placement(shard=len(self.shards), row_groups=groups)
         self._groups += added

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arco_core.bricks import assemble
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
 from arco_core.preprocess import Geometry
-from arco_core.samples import decode_images, decode_labels
+from arco_core.samples import decode_bricks, decode_images, decode_labels
 from infra.datasets.manifest import CASES, MANIFEST, Manifest
 from infra.datasets.shards import open_shard
 from infra.datasets.splits import SPLITS, choose_labeled
@@ -54,10 +55,10 @@ class CaseEntry:
     """`train`, `validation` or `test`."""
     annotated: bool
     shard: str
-    """Path of the shard that holds the slices, relative to the dataset's folder."""
+    """Path of the shard that holds the samples, relative to the dataset's folder."""
     row_groups: tuple[int, ...]
     rows: int
-    """Number of slices."""
+    """Number of slices, or of bricks."""
     reference_shard: str | None
     reference_row_groups: tuple[int, ...]
     geometry: Geometry
@@ -133,6 +134,11 @@ class DatasetVersion:
         """The settings that the scans were prepared with."""
         return self.manifest.data
 
+    @property
+    def is_volumetric(self) -> bool:
+        """Whether samples are 3D bricks, not 2D slices."""
+        return len(self.data_config.image_size) == 3
+
     def patients(self, split: str) -> tuple[str, ...]:
         """Sorted patients of `train`, `validation` or `test`."""
         if split not in SPLITS:
@@ -167,10 +173,16 @@ class DatasetVersion:
             raise DataError(f"{self.url} has no case {case_id!r}") from error
 
     def read_case(self, case_id: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
-        """Slices (S, C, H, W) of a case and, when annotated, its labels (S, H, W)."""
+        """A prepared case and, when annotated, its labels.
+
+        Slices (S, C, H, W) and (S, H, W), or one volume (1, C, D, H, W) and (1, D, H, W).
+        """
         entry = self.case(case_id)
         with open_shard(self.store, entry.shard) as shard:
             table = shard.read_row_groups(list(entry.row_groups))
+        if self.is_volumetric:
+            image, label = assemble(decode_bricks(table, labels=entry.annotated))
+            return image[np.newaxis], None if label is None else label[np.newaxis]
         labels = decode_labels(table) if entry.annotated else None
         return decode_images(table).astype(np.float32), labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from infra.datasets.row_groups import RowGroup, Rows, read_rows
 from infra.datasets.version import DatasetVersion
 
 WINDOW_ROWS = 512
-"""Rows that are shuffled together: 64 MiB of float16 at 256 x 256."""
+"""Rows that are shuffled together, at most: 64 MiB of float16 at 256 x 256."""
+WINDOW_BYTES = 256 * 2**20
+"""Of decoded rows in a window, unless one row group has more."""
 
 
 class WindowStream:
@@ -32,7 +35,8 @@ class WindowStream:
         window_rows: int = WINDOW_ROWS,
     ) -> None:
         self._version, self._groups, self._labels = version, groups, labels
-        self._seed, self._window_rows = seed, window_rows
+        row_bytes = 3 * version.channels * math.prod(version.data_config.image_size)
+        self._seed, self._window_rows = seed, max(1, min(window_rows, WINDOW_BYTES // row_bytes))
         self._group_rows = np.array([group.rows for group in groups])
         self._epoch_rows = int(self._group_rows.sum())
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="arco-window")
@@ -47,7 +51,7 @@ class WindowStream:
             number, offset = self._plan(epoch).locate(row)
             window = self._window(epoch, number)
             taken = np.arange(offset, min(offset + count, len(window.images)))
-            parts.append(window.take(taken))
+            parts.append(window.take(taken, np.full(len(taken), epoch)))
             start, count = start + len(taken), count - len(taken)
         images = np.concatenate([part.images for part in parts])
         labels = [part.labels for part in parts if part.labels is not None]
@@ -74,8 +78,10 @@ class WindowStream:
         return self._loading[epoch, number].result()
 
     def _read(self, window: npt.NDArray[np.intp], seed: tuple[int, ...]) -> Rows:
-        rows = read_rows(self._version, [self._groups[i] for i in np.sort(window)], labels=self._labels)
-        return rows.take(np.random.default_rng(seed).permutation(len(rows.images)))
+        groups = [self._groups[i] for i in np.sort(window)]
+        rows = read_rows(self._version, groups, labels=self._labels, seed=seed)
+        order = np.random.default_rng(seed).permutation(len(rows))
+        return rows.take(order, np.zeros_like(order))  # the epoch is in the seed
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from arco_core.bricks import brick_places
 from infra.datasets import DatasetVersion, SlicePool, TrainingFeed
 from infra.training.seeds import derived_seed
 from infra.training.stage_job import StageJob
@@ -44,11 +45,12 @@ def open_feed(job: StageJob, *, rank: int, world: int) -> TrainingFeed:
 
 
 def _decoded_bytes(version: DatasetVersion, patients: Sequence[str]) -> int:
-    """Memory of the patients' slices, float16 images and uint8 labels."""
-    chosen = set(patients)
-    rows = sum(case.rows for case in version.cases if case.patient_id in chosen)
-    return (
-        rows
-        * math.prod(version.data_config.image_size)
-        * (version.channels * np.dtype(np.float16).itemsize + 1)
-    )
+    """Memory of the patients' slices or bricks, float16 images and uint8 labels."""
+    size = version.data_config.image_size
+    voxels = 0
+    for case in version.cases_of(patients):
+        if version.is_volumetric:
+            voxels += sum(math.prod(place.shape) for place in brick_places(case.geometry.size, size))
+        else:
+            voxels += case.rows * math.prod(size)
+    return voxels * (version.channels * np.dtype(np.float16).itemsize + 1)

@@ -18,8 +18,9 @@ def encode(slices: np.ndarray = SLICES, label: np.ndarray | None = LABEL) -> pa.
     return encode_case(
         case_id="a",
         patient_id="p",
-        slices=slices,
+        images=slices,
         label=label,
+        image_size=(16, 32),
         spacing_mm=(1.5, 1.25),
         source_sha256="0" * 64,
     )

@@ -162,7 +162,7 @@ def test_windows_of_unequal_row_groups_cover_each_epoch(
 
     groups = [RowGroup(shard="s", index=i, rows=1 + i % 5) for i in range(17)]
 
-    def read(_: object, chosen: list[RowGroup], *, labels: bool) -> windows.Rows:
+    def read(_: object, chosen: list[RowGroup], *, labels: bool, seed: object) -> windows.Rows:
         return windows.Rows(np.concatenate([np.full(g.rows, g.index, np.float16) for g in chosen]), None)
 
     monkeypatch.setattr(windows, "read_rows", read)

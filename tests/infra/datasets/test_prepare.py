@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from arco_core.config import ConfigError
 from arco_core.errors import DataError, StoreError
 from arco_core.preprocess import prepare_image, prepare_label, restore_label
 from infra.datasets import DatasetVersion, prepare_dataset
@@ -94,12 +93,6 @@ def test_other_scans_or_settings_give_another_version(
     change_voxels(raw / "labelsTr" / "case_000.nii.gz", lambda v: v * 0)
     assert prepare(raw, tmp_path / "store").version != first.version
     assert DatasetVersion.open(first.url).cases == first.cases
-
-
-def test_patches_are_refused(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="scans are cut into 2D slices only, so far; train on slices"):
-        prepare(raw, tmp_path / "store", image_size=(16, 32, 32))
-    assert not (tmp_path / "store").exists()
 
 
 def test_failure_leaves_earlier_versions_and_is_finished_by_a_rerun(raw: Path, tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from infra.storage import Store
 def case(name: str, rows: int) -> pa.Table:
     slices = np.random.default_rng(rows).random((rows, 1, 16, 16)).astype(np.float32)
     return encode_case(
-        case_id=name, patient_id=name, slices=slices, label=None, spacing_mm=(1, 1), source_sha256="0" * 64
+        case_id=name,
+        patient_id=name,
+        images=slices,
+        label=None,
+        image_size=(16, 16),
+        spacing_mm=(1, 1),
+        source_sha256="0" * 64,
     )
 
 

@@ -1,0 +1,134 @@
+"""Volumes from a raw folder to patches: prepared in bricks, drawn at random, resumed exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from arco_core.bricks import brick_places
+from arco_core.preprocess import restore_label
+from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
+from infra.datasets.row_groups import row_groups_of
+from infra.datasets.windows import WindowStream
+from infra.storage import Store
+from tests.conftest import write_msd_folder
+
+from .conftest import TINY
+
+PATCH = (16, 16, 16)
+PATIENTS = [f"case_{n:03d}" for n in range(6)]
+CONFIG = dataclasses.replace(TINY, image_size=PATCH)
+BOTH = pytest.mark.parametrize("cache", [True, False], ids=["memory", "windows"])
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    """Six scans of 48 x 40 x 12 voxels: 12 slices are padded to 16, and cut into 2 x 2 bricks of 28 x 24."""
+    raw = write_msd_folder(tmp_path_factory.mktemp("raw"), shape=(48, 40, 12))
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    return prepare_dataset(str(raw), store, CONFIG, use_ray=False)
+
+
+def draw(pool: SlicePool, batches: int) -> list[bytes]:
+    return [image.numpy().tobytes() for _ in range(batches) for image in pool.next()[0]]
+
+
+def test_a_version_holds_the_volumes_and_the_way_back(volumes: DatasetVersion) -> None:
+    assert volumes.is_volumetric
+    for case in volumes.cases:
+        image, label = volumes.read_case(case.case_id)
+        assert image.shape == (1, 1, 16, 40, 48)
+        assert case.geometry.size == (16, 40, 48) and case.geometry.spacing_mm == (8.0, 1.5, 1.5)
+        assert case.rows == len(case.row_groups) == len(brick_places((16, 40, 48), PATCH)) == 4
+        reference = volumes.reference(case.case_id)
+        assert (label is None) == (reference is None)
+        if label is not None:
+            np.testing.assert_array_equal(restore_label(label, case.geometry), reference)
+            # labels mark what is bright, so image and label lie on one grid
+            assert image[0, 0][label[0] == 2].mean() > image[0, 0][label[0] == 1].mean() > 0.4
+
+
+@BOTH
+def test_patches_come_from_where_their_voxels_lie(volumes: DatasetVersion, cache: bool) -> None:
+    """Every patch is found in the volume of one case, with its label, and no two draws are the same."""
+    annotated = [case.case_id for case in volumes.cases if case.annotated]
+    pool = SlicePool(volumes, annotated, labels=True, batch=4, cache=cache)
+    known = {}
+    for case_id in annotated:
+        image, label = volumes.read_case(case_id)
+        windows = np.lib.stride_tricks.sliding_window_view(image[0, 0], PATCH)
+        for start in np.ndindex(windows.shape[:3]):
+            where = tuple(slice(s, s + 16) for s in start)
+            known[windows[start].tobytes()] = label[0][where] if label is not None else None
+    assert pool.size == 4 * sum(p.patches(PATCH) for p in brick_places((16, 40, 48), PATCH))
+    drawn = []
+    for _ in range(2 * pool.size // 4):
+        images, labels = pool.next()
+        assert images.shape == (4, 1, *PATCH) and labels is not None
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            np.testing.assert_array_equal(label, known[image[0].tobytes()])
+            drawn.append(image.tobytes())
+    assert len(set(drawn)) > 0.9 * len(drawn)
+
+
+@BOTH
+def test_restored_cursor_continues_exactly(volumes: DatasetVersion, cache: bool) -> None:
+    def pool(cursor: int = 0) -> SlicePool:
+        made = SlicePool(volumes, PATIENTS, labels=False, batch=5, seed=3, cache=cache)
+        made.cursor = cursor
+        return made
+
+    whole = draw(pool(), 24)
+    for batches in (1, 7, 20):
+        assert draw(pool(5 * batches), 24 - batches) == whole[5 * batches :]
+    other = SlicePool(volumes, PATIENTS, labels=False, batch=5, seed=4, cache=cache)
+    assert len(set(whole) & set(draw(other, 24))) < 40  # by chance: a brick has 117 places
+
+
+def test_the_cached_stream_does_not_depend_on_the_number_of_ranks(volumes: DatasetVersion) -> None:
+    def pool(rank: int, world: int) -> SlicePool:
+        return SlicePool(volumes, PATIENTS, labels=False, batch=4 // world, rank=rank, world=world)
+
+    alone, shared = pool(0, 1), [pool(rank, 2) for rank in range(2)]
+    for _ in range(9):
+        assert set(draw(alone, 1)) == set(draw(shared[0], 1)) | set(draw(shared[1], 1))
+
+
+def test_windows_hold_bytes_not_rows(volumes: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infra.datasets import windows
+
+    groups = row_groups_of(volumes, PATIENTS, annotated_only=False)
+    assert {group.rows for group in groups} == {3} and len(groups) == 24
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * 16**3 * 6)  # six patches
+    read: list[int] = []
+    original = windows.read_rows
+
+    def counting(version: object, chosen: list[object], **options: object) -> object:
+        read.append(len(chosen))
+        return original(version, chosen, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(windows, "read_rows", counting)
+    stream = WindowStream(volumes, groups, labels=False, seed=(0, 0))
+    stream.take(0, 72)
+    assert max(read) == 2
+
+
+def test_a_scan_smaller_than_a_patch_is_padded_with_its_darkest_value(tmp_path: Path) -> None:
+    raw = write_msd_folder(tmp_path / "raw", shape=(32, 32, 1))
+    for path in raw.glob("images*/*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1000, image.affine), path)
+    config = dataclasses.replace(CONFIG, image_size=(16, 32, 48))
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+    image, label = version.read_case("case_000")
+    assert image.shape == (1, 1, 16, 32, 48) and label is not None
+    outside = np.ones(image.shape, bool)
+    outside[:, :, 7, :, 8:40] = False
+    assert (image[outside] == image.min()).all() and not label[outside[:, 0]].any()
+    np.testing.assert_array_equal(
+        restore_label(label, version.cases[0].geometry), version.reference("case_000")
+    )
