@@ -3,7 +3,8 @@
 `<folder>/step-00000300-a2-….pt` is the state, `<folder>/COMMITTED-00000300.json` commits it: written last,
 once, and with the state's sha256. A reader that goes by the commits never sees a half-written state.
 Attempts are numbered by claims (`<folder>/attempts/0002.json`); one that a newer one has followed may not
-save.
+save. On a cluster an attempt is a job with a number of its own (`ARCO_ATTEMPT`), within which training may
+start several times: start 2 of job 3 is attempt 30002. Whatever an old job does, it cannot fence a new one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any
 import torch
 
 from arco_core.errors import StoreError, TrainingError
+from infra.attempts import claim_attempt, newest_attempt
 from infra.storage import AlreadyExists, Store
 
 _COMMIT = "COMMITTED-"
-_ATTEMPTS = "attempts/"
+_ATTEMPTS = "attempts"
+_STARTS_OF_A_JOB = 10_000
 _STATE = re.compile(r"step-\d+-a(?P<attempt>\d+)-[0-9a-f]+\.pt")
 
 
@@ -32,16 +35,23 @@ class CheckpointStore:
     def __init__(self, store: Store, prefix: str, *, keep: int = 2) -> None:
         self._store, self._prefix, self._keep = store, prefix, keep
 
-    def begin_attempt(self) -> int:
-        """Claim the next attempt number, from 1; attempts before it can save no more."""
-        number = self._newest_attempt() + 1
-        while True:
-            try:
-                self._store.put_if_absent(self._path(f"{_ATTEMPTS}{number:04d}.json"), b"{}")
-            except AlreadyExists:
-                number += 1
-            else:
-                return number
+    def begin_attempt(self, job: int | None = None) -> int:
+        """Claim the next attempt number, from 1; attempts before it can save no more.
+
+        Args:
+            job: number of the job that this is a start of; without one, it takes over from all.
+
+        Raises:
+            TrainingError: a newer job has taken over.
+        """
+        first = 1 if job is None else job * _STARTS_OF_A_JOB + 1
+        newest = self._newest_attempt()
+        if job is not None and newest >= first + _STARTS_OF_A_JOB - 1:
+            raise TrainingError(
+                f"job attempt {job} starts, but attempt {newest // _STARTS_OF_A_JOB} has taken over "
+                f"{self._url()}; this one stops"
+            )
+        return claim_attempt(self._store, self._path(_ATTEMPTS), at_least=first)
 
     def save(self, step: int, state: Mapping[str, Any], attempt: int) -> str:
         """Commit `state` as the checkpoint of `step`, and return the URL of its state file.
@@ -100,8 +110,7 @@ class CheckpointStore:
         return dict(json.loads(self._store.read_bytes(self._path(f"{_COMMIT}{step:08d}.json"))))
 
     def _newest_attempt(self) -> int:
-        claims = self._store.list(self._path(_ATTEMPTS))
-        return max((int(path.rpartition("/")[2].removesuffix(".json")) for path in claims), default=0)
+        return newest_attempt(self._store, self._path(_ATTEMPTS))
 
     def _delete_old(self, attempt: int) -> None:
         """Uncommit, then delete, all but the last `keep`, and what earlier attempts left uncommitted."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from infra.attempts import job_attempt
 from infra.checkpoints import CheckpointStore
 from infra.storage import Store
 from infra.training.metrics_log import MetricsLog
@@ -31,7 +32,7 @@ class Recorder:
         self._job, self._report = job, report
         self._store = Store(job.run_url)
         self._checkpoints = checkpoints_of(job)
-        self._attempt = self._checkpoints.begin_attempt()
+        self._attempt = self._checkpoints.begin_attempt(job_attempt())
         steps = self._checkpoints.steps()
         self.resume_step = steps[-1] if steps else None
         """The step to continue from, or None to begin."""

@@ -78,3 +78,15 @@ def test_a_committed_step_stays_as_it_is(checkpoints: CheckpointStore, tmp_path:
     again = checkpoints.save(1, state(1), checkpoints.begin_attempt())
     assert again == first
     assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 1
+
+
+def test_starts_of_an_older_job_cannot_fence_a_newer_one(checkpoints: CheckpointStore) -> None:
+    old = checkpoints.begin_attempt(job=1)
+    assert checkpoints.begin_attempt(job=1) == old + 1
+    new = checkpoints.begin_attempt(job=2)
+    with pytest.raises(TrainingError, match="job attempt 1 starts, but attempt 2 has taken over"):
+        checkpoints.begin_attempt(job=1)
+    with pytest.raises(TrainingError, match="has taken over"):
+        checkpoints.save(5, state(5), old + 1)
+    checkpoints.save(5, state(5), new)
+    assert checkpoints.begin_attempt() == new + 1, "outside of jobs, the newest start goes on"
