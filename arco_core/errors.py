@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ArcoError(Exception):
     """Anything wrong that the user can mend; command lines print it without a traceback."""
@@ -17,3 +19,20 @@ class StoreError(ArcoError):
 
 class TrainingError(ArcoError):
     """Training cannot start, or went wrong in a way that a retry does not mend."""
+
+
+class Diverged(TrainingError):
+    """The loss or its gradient is no longer finite.
+
+    Args:
+        step: the step after which it was noticed.
+        values: means of all metrics since the last report.
+    """
+
+    def __init__(self, step: int, values: Mapping[str, float | list[float]]) -> None:
+        numbers = ", ".join(f"{name} {x:.4g}" for name, x in values.items() if isinstance(x, float))
+        super().__init__(
+            f"training diverged: the loss or its gradient is not finite at step {step} ({numbers}); "
+            "lower optimizer.lr, or look for scans with extreme intensities"
+        )
+        self.step = step

@@ -53,10 +53,11 @@ class CheckpointStore:
             )
         return claim_attempt(self._store, self._path(_ATTEMPTS), at_least=first)
 
-    def save(self, step: int, state: Mapping[str, Any], attempt: int) -> str:
+    def save(self, step: int, state: Mapping[str, Any], attempt: int, *, keep_step: int | None = None) -> str:
         """Commit `state` as the checkpoint of `step`, and return the URL of its state file.
 
         A step that is committed already stays as it is: training is deterministic, it holds the same state.
+        The checkpoint of `keep_step` is kept, however old.
 
         Raises:
             TrainingError: a newer attempt has taken over.
@@ -78,7 +79,7 @@ class CheckpointStore:
             if committed != name:  # it is ours when the store answered a repeated request
                 self._store.delete(self._path(name))
                 name = committed
-        self._delete_old(attempt)
+        self._delete_old(attempt, keep_step)
         return self._store.join(self._path(name))
 
     def steps(self) -> list[int]:
@@ -112,9 +113,13 @@ class CheckpointStore:
     def _newest_attempt(self) -> int:
         return newest_attempt(self._store, self._path(_ATTEMPTS))
 
-    def _delete_old(self, attempt: int) -> None:
-        """Uncommit, then delete, all but the last `keep`, and what earlier attempts left uncommitted."""
+    def _delete_old(self, attempt: int, keep_step: int | None) -> None:
+        """Uncommit, then delete, all but the last `keep` and `keep_step`, and what earlier attempts left
+        uncommitted.
+        """
         for step in self.steps()[: -self._keep]:
+            if step == keep_step:
+                continue
             self._store.delete(self._path(f"{_COMMIT}{step:08d}.json"))
         kept = {self._commit(step)["file"] for step in self.steps()}
         for path in self._store.list(self._prefix):

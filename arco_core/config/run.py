@@ -24,6 +24,8 @@ class RunConfig:
     """Compile the networks' passes on a GPU: a minute at the start, faster steps after."""
     log_every: int = 10
     checkpoint_every: int = 500
+    validate_every: int | None = None
+    """Steps between validations: none is a tenth of the stage's steps, 0 is never."""
     max_failures: int = 3
     """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
 
@@ -41,6 +43,8 @@ class RunConfig:
         require(
             self.checkpoint_every >= 1, "run.checkpoint_every", self.checkpoint_every, "must be at least 1"
         )
+        every = self.validate_every
+        require(every is None or every >= 0, "run.validate_every", every, "must not be negative")
         require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
 
     @property

@@ -10,11 +10,12 @@ from arco_core.errors import DataError
 from components.evaluate.scoring import TrainedModel
 from infra.storage import Store
 from infra.training.load import load_network
+from infra.training.metrics_log import TIMES
 from infra.training.stage_job import StageJob
 from infra.training.worker import finished
 
 STAGES = ("pretrain", "finetune", "supervised")
-_NOT_LOSSES = frozenset({"step", "elapsed", "seconds", "data_wait", "lr", "confident"})
+_NOT_LOSSES = frozenset({"step", "lr", "grad_norm", "skipped", "confident"}) | TIMES
 
 Curve = tuple[tuple[int, float], ...]
 """(step, value), in order."""
@@ -68,9 +69,8 @@ def _read(job: StageJob) -> StageLog:
         raise DataError(f"{job.title}: {job.run_url}/{job.folder} holds no result: run the stage again.")
     folder, _, name = result.metrics_url.rpartition("/")
     lines = [json.loads(line) for line in Store(folder).read_bytes(name).splitlines()]
-    terms = sorted(
-        {key for line in lines for key in line} - _NOT_LOSSES, key=lambda key: (key != "loss", key)
-    )
+    plain = {key for line in lines for key in line if "/" not in key}
+    terms = sorted(plain - _NOT_LOSSES, key=lambda key: (key != "loss", key))
     return StageLog(
         stage=job.stage,
         seed=job.seed,

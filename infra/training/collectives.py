@@ -41,6 +41,13 @@ def average_running_statistics(module: nn.Module) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def average(values: Tensor) -> Tensor:
+    """The mean of `values` over all ranks, the same bits on each."""
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / _world()
+
+
 def gather_objects(value: Any) -> list[Any]:
     """`value` of every rank, in rank order."""
     values: list[Any] = [None] * _world()

@@ -1,38 +1,76 @@
-"""The metrics of a stage, as JSON lines in the store."""
+"""The metrics of a stage: lines that its checkpoints hold, and views of them that people open.
+
+The lines are part of every checkpoint, so an attempt that continues from one has exactly the lines that led
+to it: none is missing, and none is there twice. Object stores cannot append; views are brought up to date
+whenever a checkpoint is committed.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+from arco_core.meter import Values
 from infra.storage import Store
 
+Line = dict[str, Any]
+"""`step`, `time` (s, Unix), `elapsed` (s of training) and metrics by name: `a/b` is metric a of class b, what
+starts with `validation/` is of validation, and all else of training."""
 
-class MetricsLog:
-    """Lines `{"step": …, <metric>: …}` in the object `path`, written as a whole by `flush`.
+VALIDATION = "validation/"
+TIMES = frozenset({"time", "elapsed", "seconds", "data_wait", "images_per_second", "validation/seconds"})
+"""What differs between two runs that compute the same."""
 
-    Object stores cannot append. A log is flushed with each checkpoint, so a resumed training finds the lines
-    up to the step where it resumes.
-    """
 
-    def __init__(self, store: Store, path: str, *, resume_step: int = 0) -> None:
-        """Keep what an earlier attempt logged up to `resume_step`, and forget the rest."""
+class View(Protocol):
+    """Something that shows the lines of a stage."""
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Show all of `lines`, which begin with those shown before."""
+        ...
+
+
+class JsonLines:
+    """The lines as JSON, in the object `path`."""
+
+    def __init__(self, store: Store, path: str) -> None:
         self._store, self._path = store, path
-        self._lines: list[dict[str, Any]] = []
-        if resume_step and store.exists(path):
-            lines = (json.loads(line) for line in store.read_bytes(path).splitlines())
-            self._lines = [line for line in lines if line["step"] <= resume_step]
 
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last line, empty before the first."""
-        return self._lines[-1] if self._lines else {}
+    def show(self, lines: Sequence[Line]) -> None:
+        """See `View`."""
+        self._store.write_bytes(self._path, encode(lines).encode())
 
-    def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Log the metrics of a step."""
-        self._lines.append({"step": step, **metrics})
 
-    def flush(self) -> None:
-        """Write all lines to the store."""
-        text = "".join(json.dumps(line) + "\n" for line in self._lines)
-        self._store.write_bytes(self._path, text.encode())
+def encode(lines: Sequence[Line]) -> str:
+    """JSON lines. JSON has no NaN: a number that is not finite becomes null."""
+    return "".join(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n" for line in lines)
+
+
+def decode(text: str) -> list[Line]:
+    """The lines that `encode` wrote."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def flatten(values: Values, classes: Sequence[str]) -> dict[str, float]:
+    """`values` with one entry a class and metric, `<metric>/<class>`."""
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, float):
+            flat[name] = value
+        else:
+            flat |= {f"{name}/{of}": number for of, number in zip(classes, value, strict=True)}
+    return flat
+
+
+def last_values(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last value of every metric."""
+    last: dict[str, float] = {}
+    for line in lines:
+        last |= {key: value for key, value in line.items() if value is not None}
+    return last
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,23 +6,32 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from arco_core.meter import Values
 from infra.attempts import job_attempt
 from infra.checkpoints import CheckpointStore
 from infra.storage import Store
-from infra.training.metrics_log import MetricsLog
-from infra.training.stage_job import StageJob, StageResult
+from infra.training.metrics_log import JsonLines, Line, View, decode, encode, flatten, last_values
+from infra.training.stage_job import Best, StageJob, StageResult
+from infra.training.tensorboard import TensorBoard
+from infra.training.validation import Validation, best_of, validations_of
 
 Report = Callable[[int, Mapping[str, float]], None]
-"""Tells whoever watches that a step is done, and its metrics."""
+"""Tells whoever watches that a step is done, and the last metrics."""
 
 RESULT = "result.json"
 """Name, in the stage's folder, of the object that makes the stage finished."""
 _METRICS = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
 
 
 def checkpoints_of(job: StageJob) -> CheckpointStore:
     """Where the checkpoints of `job` are."""
     return CheckpointStore(Store(job.run_url), f"{job.folder}/checkpoints")
+
+
+def lines_in(state: Mapping[str, Any] | None) -> list[Line]:
+    """The metrics up to the checkpoint `state`."""
+    return decode(state["metrics"]) if state else []
 
 
 class Recorder:
@@ -36,31 +45,48 @@ class Recorder:
         steps = self._checkpoints.steps()
         self.resume_step = steps[-1] if steps else None
         """The step to continue from, or None to begin."""
+        self._views: list[View] = [
+            JsonLines(self._store, f"{job.folder}/{_METRICS}"),
+            TensorBoard(self._store, f"{job.folder}/{_TENSORBOARD}"),
+        ]
 
     def start(self, state: Mapping[str, Any] | None) -> None:
-        """Open the metrics, and start the clock where the checkpoint `state` stopped it."""
-        step = self.resume_step or 0
+        """Take up the metrics, and start the clock, where the checkpoint `state` stopped them."""
+        self._lines = lines_in(state)
         self._elapsed = float(state["elapsed"]) if state else 0.0
         self._started = time.monotonic()
-        self._metrics = MetricsLog(self._store, f"{self._job.folder}/{_METRICS}", resume_step=step)
-        self._report(step, self._metrics.last)
+        self._show()
+        self._report(self.resume_step or 0, last_values(self._lines))
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Log and report the metrics of a step."""
-        self._metrics.add(step, {"elapsed": round(self._seconds(), 3), **metrics})
-        self._report(step, metrics)
+    def log(self, step: int, values: Values) -> None:
+        """Log and report the metrics of training."""
+        metrics = flatten(values, self._job.classes)
+        self._add(step, {**metrics, "images_per_second": self._job.images_per_step / metrics["seconds"]})
+
+    def log_validation(self, validation: Validation, seconds: float) -> None:
+        """Log and report a validation that took `seconds`."""
+        self._add(validation.step, {**validation.to_line(), "validation/seconds": seconds})
 
     def save(self, step: int, state: Mapping[str, Any], feeds: list[Any]) -> None:
-        """Commit a checkpoint, after the metrics that led to it; `feeds` are the positions of all ranks."""
-        self._metrics.flush()
+        """Commit a checkpoint with the metrics that led to it, then show them.
+
+        Args:
+            step: steps done.
+            state: what `arco_core.training.train` gave.
+            feeds: the positions of all ranks.
+        """
         content = {key: value for key, value in state.items() if key != "feed"}
         content |= {
             "feeds": feeds,
             "attempt": self._attempt,
             "elapsed": self._seconds(),
             "job": self._job.to_json(),
+            "metrics": encode(self._lines),
         }
-        self._saved = self._checkpoints.save(step, content, self._attempt)
+        best = self._best()
+        kept = best.step if best else None
+        self._saved = self._checkpoints.save(step, content, self._attempt, keep_step=kept)
+        self._show()
 
     def finish(self) -> None:
         """Write the result."""
@@ -69,9 +95,28 @@ class Recorder:
             metrics_url=self._store.join(self._job.folder, _METRICS),
             steps=self._job.steps,
             seconds=round(self._seconds(), 3),
-            final={key: float(value) for key, value in self._metrics.last.items()},
+            final=last_values(self._lines),
+            best=self._best_checkpoint(),
         )
         self._store.write_bytes(f"{self._job.folder}/{RESULT}", result.to_json().encode())
+
+    def _add(self, step: int, metrics: Mapping[str, float]) -> None:
+        times = {"time": round(time.time(), 3), "elapsed": round(self._seconds(), 3)}
+        self._lines.append({"step": step, **times, **metrics})
+        self._report(step, last_values(self._lines[-2:]))
+
+    def _show(self) -> None:
+        for view in self._views:
+            view.show(self._lines)
+
+    def _best(self) -> Validation | None:
+        return best_of(validations_of(self._lines, self._job.classes))
+
+    def _best_checkpoint(self) -> Best | None:
+        best = self._best()
+        if best is None:
+            return None
+        return Best(step=best.step, dice=best.dice, checkpoint_url=self._checkpoints.url(best.step))
 
     def _seconds(self) -> float:
         """Time spent training, over all attempts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -12,6 +13,8 @@ from infra.code_digest import code_digest
 
 StageName = Literal["pretrain", "finetune", "supervised"]
 
+_VALIDATIONS = 10
+"""Validations of a stage where the configuration does not say how often."""
 _TRAINING_CODE = ("arco_core", "infra.datasets", "infra.training")
 
 
@@ -73,6 +76,12 @@ class StageJob:
         return self.labeled_batch + self.unlabeled_batch
 
     @property
+    def validate_every(self) -> int:
+        """Steps between validations; 0 is never."""
+        every = self.settings.run.validate_every
+        return math.ceil(self.steps / _VALIDATIONS) if every is None else every
+
+    @property
     def title(self) -> str:
         """For people: the stage and its seed."""
         return f"{self.stage}, seed {self.seed}"
@@ -90,6 +99,7 @@ class StageJob:
         config = asdict(self.settings)
         values["config"] = {key: config[key] for key in ("network", "augment", "optimizer", self.stage)}
         values["steps"] = self.steps
+        values["validate_every"] = self.validate_every  # decides which checkpoint is the best one
         values["run"] = self.settings.run.result_settings
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -107,6 +117,16 @@ class StageJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The step at which validation went best."""
+
+    step: int
+    dice: float
+    """Mean over foreground classes and validation volumes."""
+    checkpoint_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageResult:
     """What a finished stage left."""
 
@@ -116,7 +136,9 @@ class StageResult:
     seconds: float
     """Time spent training, over all attempts, without start-up."""
     final: dict[str, float]
-    """The last metrics logged."""
+    """The last value of every metric."""
+    best: Best | None = None
+    """None where nothing was validated."""
 
     def to_json(self) -> str:
         """The result as JSON, for `from_json`."""
@@ -125,4 +147,6 @@ class StageResult:
     @staticmethod
     def from_json(text: str) -> StageResult:
         """The result that `to_json` wrote."""
-        return StageResult(**json.loads(text))
+        values = json.loads(text)
+        best = values.pop("best", None)
+        return StageResult(**values, best=best and Best(**best))

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from arco_core.config import RunConfig
 from infra.progress import Progress
 
-_SHOWN = ("loss",)
+_SHOWN = {"loss": "loss", "validation/dice": "dice"}
 
 
 def show(progress: Progress, step: int, metrics: Mapping[str, float]) -> None:
     """Show that `step` optimiser steps are done, with the metrics worth watching."""
-    progress.update(step, **{name: metrics[name] for name in _SHOWN if name in metrics})
+    progress.update(step, **{short: metrics[name] for name, short in _SHOWN.items() if name in metrics})
 
 
 def tell_what_needs_a_gpu(title: str, run: RunConfig, *, on_gpu: bool) -> None:

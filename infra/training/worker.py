@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from arco_core.errors import TrainingError
+from arco_core.meter import Values
 from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
 from arco_core.training import Loop, train
 from infra.checkpoints import read_checkpoint
+from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
 from infra.training.feed import open_feed
-from infra.training.recorder import RESULT, Recorder, Report, checkpoints_of
+from infra.training.metrics_log import Line
+from infra.training.recorder import RESULT, Recorder, Report, checkpoints_of, lines_in
 from infra.training.seeds import derived_seed
 from infra.training.stage_job import StageJob, StageResult
+from infra.training.validation import Validator, annotated_cases, best_of, validations_of
 
 
 def finished(job: StageJob) -> StageResult | None:
@@ -51,13 +57,17 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
         state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
         feed = open_feed(job, rank=rank, world=world)
         stage = build(job, world, device)
+        validate = _validation(job, stage, recorder, rank, world, lines_in(state))
         loop = Loop(
             steps=job.steps,
             seed=derived_seed(job.seed, job.stage),
             rank=rank,
             log_every=config.run.log_every,
+            validate_every=job.validate_every if validate else 0,
             checkpoint_every=config.run.checkpoint_every,
             on_log=recorder.log if recorder else _ignore,
+            on_validate=validate or _never,
+            average=collectives.average if world > 1 else _unchanged,
             on_checkpoint=_on_checkpoint(recorder, world),
             forward=DistributedDataParallel(stage, forward_sync_buffers=False) if world > 1 else None,
             after_step=_synchronise(stage, world),
@@ -97,6 +107,31 @@ def _on_checkpoint(recorder: Recorder | None, world: int) -> Callable[[int, dict
     return save
 
 
+def _validation(
+    job: StageJob, stage: Stage, recorder: Recorder | None, rank: int, world: int, lines: Sequence[Line]
+) -> Callable[[int], bool] | None:
+    """Validates the student and tells whether it was never better; None where there is nothing to do."""
+    version = DatasetVersion.open(job.dataset_url)
+    if not job.validate_every or not annotated_cases(version):
+        return None
+    gather = collectives.gather_objects if world > 1 else _in_list
+    validator = Validator(version, rank=rank, world=world, gather=gather)
+    best = best_of(validations_of(lines, job.classes))
+
+    def validate(step: int) -> bool:
+        nonlocal best
+        start = time.perf_counter()
+        validation = validator(stage.export(), step)
+        if recorder:
+            recorder.log_validation(validation, time.perf_counter() - start)
+        if best and validation.dice <= best.dice:
+            return False
+        best = validation
+        return True
+
+    return validate
+
+
 def _synchronise(stage: Stage, world: int) -> Callable[[], None]:
     def average() -> None:
         collectives.average_running_statistics(stage.get_submodule("student"))
@@ -116,8 +151,20 @@ def _own_state(state: dict[str, Any] | None, rank: int, world: int, job: StageJo
     return {**state, "feed": state["feeds"][rank]}
 
 
-def _ignore(step: int, metrics: dict[str, float]) -> None:
+def _ignore(step: int, values: Values) -> None:
     pass
+
+
+def _never(step: int) -> bool:
+    return False
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def _in_list(value: Any) -> list[Any]:
+    return [value]
 
 
 def _nothing() -> None:

@@ -40,6 +40,15 @@ def test_only_the_last_two_are_kept(checkpoints: CheckpointStore, tmp_path: Path
     assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 2
 
 
+def test_the_best_one_is_kept_until_there_is_a_better(checkpoints: CheckpointStore) -> None:
+    attempt = checkpoints.begin_attempt()
+    for step in (1, 2, 3, 4, 5):
+        checkpoints.save(step, state(step), attempt, keep_step=2 if step < 5 else 5)
+        if step == 4:
+            assert checkpoints.steps() == [2, 3, 4]
+    assert checkpoints.steps() == [4, 5]
+
+
 def test_a_state_without_commit_does_not_exist(checkpoints: CheckpointStore, tmp_path: Path) -> None:
     attempt = checkpoints.begin_attempt()
     checkpoints.save(1, state(1), attempt)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,22 @@ from arco_core.errors import StoreError, TrainingError
 from infra.checkpoints import read_checkpoint
 from infra.training import StageResult, load_network, run_stage
 from infra.training.in_process import run_in_process
-from infra.training.recorder import Recorder
+from infra.training.metrics_log import TIMES, Line, decode
+from infra.training.recorder import Recorder, checkpoints_of
 from tests.infra.training.jobs import make_job
 
 
 def stage_state(result: StageResult) -> dict[str, Any]:
     return {k: v for k, v in read_checkpoint(result.checkpoint_url)["stage"].items() if torch.is_tensor(v)}
+
+
+def logged(result: StageResult) -> list[Line]:
+    return decode(Path(result.metrics_url).read_text())
+
+
+def computed(lines: list[Line]) -> list[Line]:
+    """`lines` without what differs between two runs that compute the same."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
 def test_two_stages_and_the_network_they_make(tiny_dataset: str, tmp_path: Path) -> None:
@@ -29,9 +38,10 @@ def test_two_stages_and_the_network_they_make(tiny_dataset: str, tmp_path: Path)
     assert not network.training
     with torch.inference_mode():
         assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 3, 32, 32)
-    lines = [json.loads(line) for line in Path(second.metrics_url).read_text().splitlines()]
+    lines = [line for line in logged(second) if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert second.final["loss"] == lines[-1]["loss"]
+    assert lines[-1]["images_per_second"] == pytest.approx(4 / lines[-1]["seconds"])
     assert second.seconds >= lines[-1]["elapsed"] > 0
 
 
@@ -75,9 +85,29 @@ def test_an_interrupted_stage_ends_as_if_it_had_not_been(
     expected = stage_state(undisturbed)
     assert all(torch.equal(value, expected[name]) for name, value in stage_state(resumed).items())
     assert read_checkpoint(resumed.checkpoint_url)["attempt"] == 2
-    assert [json.loads(line)["step"] for line in Path(resumed.metrics_url).read_text().splitlines()] == list(
-        range(1, job.steps + 1)
+    assert computed(logged(resumed)) == computed(logged(undisturbed))
+    assert resumed.best and undisturbed.best
+    assert dataclasses.replace(resumed.best, checkpoint_url="") == dataclasses.replace(
+        undisturbed.best, checkpoint_url=""
     )
+
+
+def test_a_log_that_is_cut_off_within_an_interval_loses_nothing(
+    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means over steps 1 to 3, of which a checkpoint holds the first two."""
+    settings = ["run.log_every=3", "run.validate_every=0"]
+    undisturbed = run_in_process(make_job(tiny_dataset, tmp_path / "a", settings=settings))
+    job = make_job(tiny_dataset, tmp_path / "b", settings=settings)
+
+    def power_fails(self: Recorder, step: int, values: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Recorder, "log", power_fails)
+        run_in_process(job)
+    assert checkpoints_of(job).steps() == [2]
+    assert computed(logged(run_in_process(job))) == computed(logged(undisturbed))
 
 
 def test_the_number_of_threads_is_put_back(tiny_dataset: str, tmp_path: Path) -> None:

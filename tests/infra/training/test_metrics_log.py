@@ -1,27 +1,26 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from infra.storage import Store
-from infra.training.metrics_log import MetricsLog
+from infra.training.metrics_log import decode, encode, flatten, last_values
 
 
-def test_a_resumed_log_continues_where_training_resumes(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    log = MetricsLog(store, "metrics.jsonl")
-    for step in (2, 4, 6):
-        log.add(step, {"loss": 1 / step})
-    log.flush()
-    resumed = MetricsLog(store, "metrics.jsonl", resume_step=4)
-    assert resumed.last == {"step": 4, "loss": 0.25}
-    resumed.add(6, {"loss": 0.1})
-    resumed.flush()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4, 6]
-    assert lines[-1]["loss"] == 0.1
+def test_lines_survive_and_what_is_not_finite_becomes_null() -> None:
+    lines = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": float("nan"), "lr": float("inf")}]
+    assert decode(encode(lines)) == [lines[0], {"step": 2, "loss": None, "lr": None}]
 
 
-def test_a_new_log_forgets_what_lay_there(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 9}\n')
-    assert MetricsLog(Store(str(tmp_path)), "metrics.jsonl").last == {}
+def test_metrics_of_classes_are_named_after_them() -> None:
+    values = {"loss": 0.5, "queries": [1.0, 2.0]}
+    assert flatten(values, ("background", "left atrium")) == {
+        "loss": 0.5,
+        "queries/background": 1.0,
+        "queries/left atrium": 2.0,
+    }
+
+
+def test_the_last_value_of_every_metric() -> None:
+    lines = [
+        {"step": 1, "loss": 0.5, "lr": 0.1},
+        {"step": 2, "loss": None, "lr": 0.2},
+        {"step": 2, "dice": 1.0},
+    ]
+    assert last_values(lines) == {"step": 2, "loss": 0.5, "lr": 0.2, "dice": 1.0}

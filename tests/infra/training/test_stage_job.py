@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.training import StageJob, StageResult
+from infra.training.stage_job import Best
 from tests.infra.training.jobs import make_job
 
 
@@ -14,6 +15,8 @@ def test_job_and_result_survive_json(tiny_dataset: str, tmp_path: Path) -> None:
     assert StageJob.from_json(job.to_json()) == job
     result = StageResult(checkpoint_url="c", metrics_url="m", steps=3, seconds=1.5, final={"loss": 0.5})
     assert StageResult.from_json(result.to_json()) == result
+    best = dataclasses.replace(result, best=Best(step=2, dice=0.5, checkpoint_url="b"))
+    assert StageResult.from_json(best.to_json()) == best
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,7 @@ def test_job_and_result_survive_json(tiny_dataset: str, tmp_path: Path) -> None:
         ("run.workers=2", True),
         ("run.precision=bf16", True),
         ("run.compile=true", True),
+        ("run.validate_every=3", True),
         ("finetune.ema=0.5", False),
         ("run.log_every=7", False),
         ("run.checkpoint_every=7", False),
