@@ -10,7 +10,7 @@ from typing import Any, Literal
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
 
-FORMAT = 3
+FORMAT = 4
 """Raised when samples or their order change for the same scans and settings, or this file's meaning."""
 MANIFEST = "manifest.json"
 CASES = "cases.parquet"

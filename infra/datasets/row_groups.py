@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from arco_core.bricks import Brick, brick_places
 from arco_core.samples import decode_bricks, decode_images, decode_labels
-from infra.datasets.shards import ROW_GROUP_ROWS, open_shard
+from infra.datasets.shards import open_shard
 from infra.datasets.version import CaseEntry, DatasetVersion
 
 
@@ -84,7 +84,8 @@ def _rows_of(version: DatasetVersion, case: CaseEntry) -> list[int]:
     if version.is_volumetric:
         patch = version.data_config.image_size
         return [place.patches(patch) for place in brick_places(case.geometry.size, patch)]
-    return [min(ROW_GROUP_ROWS, case.rows - first) for first in range(0, case.rows, ROW_GROUP_ROWS)]
+    count = len(case.row_groups)
+    return [len(range(first, case.rows, count)) for first in range(count)]
 
 
 def read_rows(

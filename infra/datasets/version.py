@@ -183,8 +183,9 @@ class DatasetVersion:
         if self.is_volumetric:
             image, label = assemble(decode_bricks(table, labels=entry.annotated))
             return image[np.newaxis], None if label is None else label[np.newaxis]
-        labels = decode_labels(table) if entry.annotated else None
-        return decode_images(table).astype(np.float32), labels
+        order = np.argsort(table["index"].to_numpy())  # row groups hold every n-th slice
+        labels = decode_labels(table)[order] if entry.annotated else None
+        return decode_images(table)[order].astype(np.float32), labels
 
     def reference(self, case_id: str) -> npt.NDArray[np.uint8] | None:
         """The annotation (X, Y, Z) on the scan's own grid, or none for an unlabelled case."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from arco_core.config import DataConfig
 from arco_core.errors import DataError
-from infra.datasets import DatasetVersion, SlicePool, TrainingFeed
+from infra.datasets import DatasetVersion, SlicePool, TrainingFeed, prepare_dataset
 from infra.datasets.row_groups import RowGroup, row_groups_of
 from infra.datasets.windows import WindowStream
+from infra.storage import Store
+from tests.conftest import write_msd_folder
 
 PATIENTS = [f"case_{n:03d}" for n in range(6)]
 ROWS = 24  # 6 cases of 4 slices
@@ -218,6 +222,21 @@ def test_impossible_pool_is_refused(tiny: DatasetVersion, options: dict[str, obj
 def test_negative_cursor_is_refused(tiny: DatasetVersion) -> None:
     with pytest.raises(DataError, match="cursor = -1"):
         SlicePool(tiny, PATIENTS, labels=False, batch=1).cursor = -1
+
+
+def test_a_case_in_several_row_groups_is_read_in_order(
+    tmp_path: Path, change_voxels: Callable[[Path, Callable[[np.ndarray], np.ndarray]], None]
+) -> None:
+    raw = write_msd_folder(tmp_path / "raw", patients=2, labeled=2, shape=(32, 32, 120))
+    change_voxels(raw / "imagesTr" / "case_000.nii.gz", lambda voxels: voxels + 10.0 * np.arange(120))
+    config = DataConfig(name="long", image_size=(32, 32), validation_fraction=0.5, test_fraction=0.0)
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+    slices, labels = version.read_case("case_000")
+    assert labels is not None and len(slices) == len(labels) == 120
+    assert len(version.case("case_000").row_groups) == 3
+    brightness = np.sort(slices.mean((1, 2, 3)))
+    read = slices.mean((1, 2, 3))
+    assert (read == brightness).all() or (read == brightness[::-1]).all()  # the stack may be turned over
 
 
 def test_shard_that_is_gone_is_named(tiny: DatasetVersion, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,19 @@ def test_row_groups_never_cross_cases(tmp_path: Path) -> None:
         for table, placement in zip(cases, placements, strict=True):
             read = parquet.read_row_groups(list(placement.row_groups))
             assert set(read["case_id"].to_pylist()) == {table["case_id"][0].as_py()}
-            np.testing.assert_array_equal(decode_images(read), decode_images(table))
+            order = np.argsort(read["index"].to_numpy())
+            np.testing.assert_array_equal(decode_images(read)[order], decode_images(table))
+
+
+def test_neighbouring_slices_lie_in_different_row_groups(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with ShardWriter(store, "v", "unlabeled") as writer:
+        placement = writer.add(case("a", 120))
+    with open_shard(store, writer.shards[0].path) as parquet:
+        held = [parquet.read_row_group(g)["index"].to_pylist() for g in placement.row_groups]
+    assert sorted(index for group in held for index in group) == list(range(120))
+    assert [len(group) for group in held] == [40, 40, 40]
+    assert all(b - a == 3 for group in held for a, b in pairwise(group))
 
 
 def test_shards_are_closed_when_full_and_named_by_content(tmp_path: Path) -> None:
