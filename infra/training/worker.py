@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from arco_core.errors import TrainingError
 from arco_core.meter import Values
@@ -19,6 +18,7 @@ from infra.checkpoints import read_checkpoint
 from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
+from infra.training.data_parallel import data_parallel
 from infra.training.feed import open_feed
 from infra.training.metrics_log import Line
 from infra.training.recorder import RESULT, Recorder, Report, checkpoints_of, lines_in
@@ -57,6 +57,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
         state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
         feed = open_feed(job, rank=rank, world=world)
         stage = build(job, world, device)
+        passes = Passes.on(device, config.run)
         validate = _validation(job, stage, recorder, rank, world, lines_in(state))
         loop = Loop(
             steps=job.steps,
@@ -69,9 +70,9 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             on_validate=validate or _never,
             average=collectives.average if world > 1 else _unchanged,
             on_checkpoint=_on_checkpoint(recorder, world),
-            forward=DistributedDataParallel(stage, forward_sync_buffers=False) if world > 1 else None,
+            forward=data_parallel(stage, feed, passes) if world > 1 else None,
             after_step=_synchronise(stage, world),
-            passes=Passes.on(device, config.run),
+            passes=passes,
             resume=_own_state(state, rank, world, job),
         )
         if recorder:

@@ -13,7 +13,7 @@ from tests.conftest import TINY_SETTINGS
 
 def make_job(
     dataset: str,
-    run: Path,
+    run: Path | str,
     stage: StageName = "pretrain",
     *,
     settings: Sequence[str] = (),

@@ -21,10 +21,11 @@ from arco_core.stages import ALONE, Peers, Stage, build_stage
 from arco_core.stages.released import StarvingContrast
 from arco_core.training import Loop, train
 from infra.training.collectives import average_running_statistics, gather_objects, gather_rows
-from tests.infra.training.test_two_workers import WORLD, run_on_two
+from tests.infra.training.processes import run_on_two
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
+WORLD = 2
 SETTINGS = (
     "network.features=[4,8]",
     "network.dropout=[0.1,0.2]",

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from arco_core.training import Loop, train
@@ -20,29 +15,13 @@ from infra.training import StageJob
 from infra.training.collectives import average_running_statistics, gather_objects, gather_rows
 from infra.training.feed import open_feed
 from infra.training.seeds import derived_seed
-from infra.training.worker import build, finished, run_worker
+from infra.training.worker import build, finished
 from tests.infra.training.jobs import make_job
+from tests.infra.training.processes import run_on_two, train_group
 
 pytestmark = pytest.mark.dist
 
 WORLD = 2
-
-
-def run_on_two(work: Callable[[int], None]) -> None:
-    """`work(rank)` in two processes that form a gloo group."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_start, args=(port, work), nprocs=WORLD)
-
-
-def _start(rank: int, port: int, work: Callable[[int], None]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    try:
-        work(rank)
-    finally:
-        dist.destroy_process_group()
 
 
 def _exchange(rank: int) -> None:
@@ -59,13 +38,6 @@ def _exchange(rank: int) -> None:
     for layer in module:
         assert torch.equal(layer.running_mean, torch.full_like(layer.running_mean, 0.5))
         assert torch.equal(layer.running_var, torch.full_like(layer.running_var, 1.5))
-
-
-def _train(rank: int, *, job: str) -> None:
-    device = torch.device("cpu")
-    run_worker(
-        StageJob.from_json(job), rank=rank, world=WORLD, device=device, report=lambda step, metrics: None
-    )
 
 
 @pytest.mark.slow
@@ -105,7 +77,7 @@ def _one_step_alone(job: StageJob, rank: int) -> dict[str, Any]:
 
 
 def _train_on_two(job: StageJob) -> dict[str, Any]:
-    run_on_two(partial(_train, job=job.to_json()))
+    assert train_group(job, WORLD) == [0] * WORLD
     result = finished(job)
     assert result is not None
     return read_checkpoint(result.checkpoint_url)
