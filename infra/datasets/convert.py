@@ -60,7 +60,9 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
     prepared, geometry = prepare_image(voxels, images[0].affine, config)
     annotation = None
     if case.annotation is not None:
-        annotation = check_label(case.annotation.load(raw), images[0], config.classes)
+        annotation = check_label(
+            case.annotation.load(raw), images[0], config.classes, own_affine=case.label_affine
+        )
     samples = encode_case(
         case_id=case.case_id,
         patient_id=case.patient_id,

@@ -1,8 +1,13 @@
-"""Volumes in HDF5 files, whole or one file a slice. The files state no geometry."""
+"""Volumes in HDF5 files, whole or one file a slice. The files state no geometry.
+
+An HDF5 file may point at other files and promise more than it holds; neither is followed.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from arco_core.errors import DataError
-from infra.datasets.volume import Volume, voxel_digest
+from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, Volume, voxel_digest
 from infra.storage import Store
+
+_SMALL = 64 * 2**10
+"""Bytes that may be promised without being stored: HDF5 does not store what was never written."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Hdf5Volume:
 
     def load(self, raw: Store) -> Volume:
         """See `VolumeSource`."""
-        voxels = read_hdf5(raw, self.path, self.key, ndim=3).transpose(self.axes)
+        voxels = decode_hdf5(raw.read_bytes(self.path), self.path, self.key, ndim=3).transpose(self.axes)
         return _volume(self.path, voxels, self.directions)
 
     def digest(self, raw: Store) -> str:
@@ -55,11 +63,12 @@ class Hdf5Slices:
 
     def load(self, raw: Store) -> Volume:
         """See `VolumeSource`. Raises `DataError` for slices of different sizes, too."""
-        slices = [read_hdf5(raw, path, self.key, ndim=2) for path in self.paths]
-        for path, other in zip(self.paths, slices, strict=True):
-            if other.shape != slices[0].shape:
+        slices: list[npt.NDArray[Any]] = []
+        for path in self.paths:
+            slices.append(decode_hdf5(raw.read_bytes(path), path, self.key, ndim=2))
+            if slices[-1].shape != slices[0].shape:
                 raise DataError(
-                    f"{path} has shape {other.shape}, {self.paths[0]} {slices[0].shape}: "
+                    f"{path} has shape {slices[-1].shape}, {self.paths[0]} {slices[0].shape}: "
                     "slices of one scan must have one size"
                 )
         return _volume(self.paths[0], np.stack(slices).transpose(2, 1, 0), self.directions)
@@ -69,30 +78,60 @@ class Hdf5Slices:
         return self.load(raw).sha256
 
 
-def read_hdf5(raw: Store, path: str, key: str, *, ndim: int) -> npt.NDArray[Any]:
-    """The dataset `key` of the file at `path`. Raises `DataError`, naming the file, where there is none of
-    real numbers with `ndim` axes."""
-    data = raw.read_bytes(path)
+def decode_hdf5(data: bytes, path: str, key: str, *, ndim: int) -> npt.NDArray[Any]:
+    """The dataset `key` in the bytes of an HDF5 file. Raises `DataError`, naming `path`, where there is none
+    of real numbers with `ndim` axes inside the file, or where it is damaged or too large."""
+    if not data:
+        raise DataError(f"{path} is empty (0 bytes): copy or export the scan again")
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             dataset = _dataset(file, path, key)
-            if dataset.ndim != ndim or dataset.dtype.kind not in "biuf":
-                raise DataError(
-                    f"{path}: {key!r} has shape {dataset.shape} and type {dataset.dtype}; it must hold real "
-                    f"numbers along {ndim} axes"
-                )
-            return np.asarray(dataset[()])
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+            _check(dataset, path, key, ndim=ndim, size=len(data))
+            voxels = np.asarray(dataset[()])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, zlib.error) as error:
         raise DataError(
             f"{path} is not a readable HDF5 file ({error}): copy or export the scan again"
         ) from error
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
 def _dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
-    found = file.get(key)
+    links = file.id.links
+    name = key.encode()
+    if not links.exists(name):
+        names = ", ".join(repr(n[:40]) for n, _ in zip(file, range(5), strict=False))
+        raise DataError(f"{path} lacks the key {key!r}; it has {names or 'none'}: export it with both keys")
+    if links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        raise DataError(f"{path}: {key!r} is a link; it must lie in the file itself: export it again")
+    found = file[key]
     if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{path} has no dataset {key!r}; it has {', '.join(map(repr, file)) or 'none'}")
+        raise DataError(f"{path}: {key!r} is a group, not an array: export it again")
+    if found.is_virtual or found.external:
+        raise DataError(f"{path}: {key!r} keeps its voxels in other files: export it into one")
     return found
+
+
+def _check(dataset: h5py.Dataset, path: str, key: str, *, ndim: int, size: int) -> None:
+    """Refuse what is not an image, or what would take more memory than the file can account for."""
+    shape, dtype = dataset.shape, dataset.dtype
+    if shape is None or len(shape) != ndim or dtype.kind not in "biuf" or min(shape) < 1:
+        raise DataError(
+            f"{path}: {key!r} has shape {shape} and type {dtype}; it must hold real numbers along {ndim} axes"
+        )
+    promised = math.prod(shape) * dtype.itemsize
+    stored = min(dataset.id.get_storage_size(), size)
+    chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
+    if promised > MAX_BYTES or max(promised, chunk) > stored * DEFLATE_RATIO + _SMALL:
+        raise DataError(
+            f"{path}: {key!r} promises {promised} bytes in pieces of {chunk} and stores {stored}; at most "
+            f"{DEFLATE_RATIO} times what is stored and {MAX_BYTES / 2**30:g} GiB are read: export it again"
+        )
+    for number in range(dataset.id.get_num_chunks() if dataset.chunks else 0):
+        info = dataset.id.get_chunk_info(number)
+        if info.size * DEFLATE_RATIO > MAX_BYTES and dataset.compression == "gzip":
+            _, packed = dataset.id.read_direct_chunk(info.chunk_offset)
+            if len(zlib.decompressobj().decompress(packed, chunk + _SMALL)) > chunk + _SMALL // 2:
+                raise DataError(f"{path}: a piece of {key!r} grows past its size: export it again")
 
 
 def _volume(path: str, voxels: npt.NDArray[Any], directions: tuple[int, int, int]) -> Volume:

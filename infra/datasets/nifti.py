@@ -1,20 +1,35 @@
-"""NIfTI files from a store's bytes."""
+"""NIfTI files from a store's bytes, which may hold anything.
+
+A header is checked against the file before memory is taken for what it promises, and its two ways
+to state the geometry against each other. Its free text (description, names) is never looked at.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from arco_core.errors import DataError
-from infra.datasets.volume import Volume, sha256
+from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, Volume, check_affine, sha256
 from infra.storage import Store
+
+_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+"""By the header's size, which is its first number."""
+_GZIP_MAGIC = b"\x1f\x8b"
+_TRAILING_BYTES = 64 * 2**10
+"""Some tools pad files; more than this after the last voxel is not padding."""
+_SPACING_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -30,32 +45,116 @@ class NiftiFile:
 
     def load(self, raw: Store) -> Volume:
         """See `VolumeSource`."""
-        return read_nifti(raw, self.path)
+        return decode_nifti(raw.read_bytes(self.path), self.path)
 
     def digest(self, raw: Store) -> str:
         """See `VolumeSource`: of the file."""
         return sha256(raw.read_bytes(self.path))
 
 
-def read_nifti(raw: Store, path: str) -> Volume:
-    """The volume at `path`. Raises `DataError`, naming the file, for one that cannot be decoded."""
-    data = raw.read_bytes(path)
+def decode_nifti(data: bytes, path: str) -> Volume:
+    """The volume in the bytes of a NIfTI file, gzipped or not.
+
+    Raises `DataError`, naming `path`, for one that is damaged, too large, without a geometry or not of
+    real numbers. Trailing axes of length 1 are dropped.
+    """
+    if not data:
+        raise DataError(f"{path} is empty (0 bytes): copy or export the scan again")
     try:
-        content = gzip.decompress(data) if path.endswith(".gz") else data
-        image = nib.Nifti1Image.from_bytes(content)
-        voxels = np.asarray(image.dataobj)
+        header, content = _read(data, path)
+        affine = _affine(header, path)
+        voxels = _voxels(header, content)
     except (EOFError, zlib.error) as error:
         raise DataError(_message(path, f"truncated or damaged ({error}, {len(data)} bytes)")) from error
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, ValueError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, ValueError, OverflowError) as error:
         raise DataError(_message(path, f"not a readable NIfTI file ({error})")) from error
-    if voxels.dtype.kind not in "biuf":
-        raise DataError(_message(path, f"of type {voxels.dtype}, not of real numbers"))
-    return Volume(
-        path=path,
-        voxels=voxels,
-        affine=np.asarray(image.affine, dtype=np.float64),
-        sha256=sha256(data),
+    return Volume(path=path, voxels=voxels, affine=affine, sha256=sha256(data))
+
+
+def _read(data: bytes, path: str) -> tuple[Any, bytes]:
+    """The header, and the file's content from its beginning to its last voxel."""
+    packed = data.startswith(_GZIP_MAGIC)
+    file = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
+    start = file.read(max(_HEADERS))
+    size = next((n for order in ("little", "big") if (n := int.from_bytes(start[:4], order)) in _HEADERS), 0)
+    if not size:
+        raise ImageFileError("it does not begin with a NIfTI header")
+    if len(start) < size:
+        raise EOFError(f"the header alone has {size} bytes")
+    header = _HEADERS[size](start[:size])
+    needed = _size(header, path)
+    possible = len(data) * DEFLATE_RATIO if packed else len(data)
+    if needed > possible:
+        raise EOFError(f"its header promises {needed} bytes")
+    content = start + file.read(needed - len(start) + _TRAILING_BYTES + 1)
+    if len(content) < needed:
+        raise EOFError(f"its header promises {needed} bytes, it holds {len(content)}")
+    if len(content) > needed + _TRAILING_BYTES:
+        raise DataError(_message(path, f"longer than the {needed} bytes that its header promises"))
+    return header, content
+
+
+def _size(header: Any, path: str) -> int:
+    """Bytes up to the last voxel. Raises `DataError` for a header that cannot be a scan's."""
+    shape = header.get_data_shape()
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "biuf":
+        raise DataError(_message(path, f"of type {dtype}, not of real numbers"))
+    if not shape or min(shape) < 1:
+        raise DataError(_message(path, f"of the impossible shape {shape}"))
+    size = _offset(header) + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size > MAX_BYTES:
+        raise DataError(
+            f"{path} would take {size / 2**30:.1f} GiB by its header (shape {shape}, {dtype}), more than "
+            f"{MAX_BYTES / 2**30:g}: repair the header, or cut or resample the scan"
+        )
+    return size
+
+
+def _offset(header: Any) -> int:
+    return max(int(header["vox_offset"]), int(header.single_vox_offset))
+
+
+def _voxels(header: Any, content: bytes) -> npt.NDArray[Any]:
+    """(X, Y, Z) or (X, Y, Z, C), scaled in single precision where the header asks for it."""
+    shape = header.get_data_shape()
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    count = int(np.prod(shape))
+    voxels = np.frombuffer(content, header.get_data_dtype(), count, _offset(header)).reshape(shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    if slope in (None, 1.0) and not intercept:
+        return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+    return voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0.0)
+
+
+def _affine(header: Any, path: str) -> npt.NDArray[np.float64]:
+    """The sform or the qform: the first that is set and agrees with the voxel size in pixdim.
+
+    Both may be set: ACDC's sform has unit voxels, its qform the true ones.
+    """
+    zooms = np.abs(np.asarray(header.get_zooms()[:3], np.float64))
+    forms = [header.get_sform(coded=True), header.get_qform(coded=True)]
+    stated = [np.asarray(matrix, np.float64) for matrix, code in forms if code]
+    if not stated:
+        raise DataError(
+            f"{path} does not say how it lies in space (sform_code and qform_code are 0): export it again, "
+            "or set its affine, with nibabel for instance: image.set_sform(affine, code=1)"
+        )
+    if len(zooms) < 3:
+        raise DataError(_message(path, f"of the shape {header.get_data_shape()}, not a volume"))
+    for matrix in stated:
+        check_affine(matrix, path)
+        if np.allclose(voxel_sizes(matrix), zooms, rtol=_SPACING_TOLERANCE):
+            return matrix
+    raise DataError(
+        f"{path} contradicts itself: its affine has voxels of {_mm(voxel_sizes(stated[0]))} mm, its pixdim "
+        f"of {_mm(zooms)} mm; export it again, or save it with nibabel.Nifti1Image(voxels, affine)"
     )
+
+
+def _mm(sizes: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
 
 
 def _message(path: str, problem: str) -> str:

@@ -30,7 +30,7 @@ def split_patients(
     if not annotated:
         raise DataError(
             f"none of the {len(patients)} patients is annotated; ARCO learns from at least one labelled "
-            "patient and validates on another: add label maps to labelsTr"
+            "patient and validates on another: add annotations (docs/data.md)"
         )
     order = _shuffled(set(annotated).difference(*fixed.values()), config.split_seed)
     validation = test = 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import aff2axcodes
 
 from arco_core.errors import DataError
 from infra.datasets.volume import Volume
@@ -31,14 +32,20 @@ def stack_channels(channels: Sequence[Volume], expected: int) -> npt.NDArray[np.
     voxels = first.voxels if len(channels) == 1 else np.stack([c.voxels for c in channels], axis=-1)
     found = voxels.shape[3] if voxels.ndim == 4 else 1
     if found != expected:
-        raise DataError(f"{first.path} gives {found} channels, dataset.json names {expected}: mend either")
+        raise DataError(
+            f"{first.path} holds {found} volumes (shape {voxels.shape}), the data have {expected} channels: "
+            "split a time series into one file a volume, or correct the channels in dataset.json"
+        )
     return voxels
 
 
-def check_label(label: Volume, image: Volume, classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+def check_label(
+    label: Volume, image: Volume, classes: Sequence[str], *, own_affine: bool = True
+) -> npt.NDArray[np.uint8]:
     """The annotation (X, Y, Z) as class numbers.
 
-    Raises `DataError` unless it lies on the image's grid and holds values of `classes` only.
+    Raises `DataError` unless it lies on the image's grid (by its shape only, where it has no affine of its
+    own that counts) and holds values of `classes` only.
     """
     shape = image.voxels.shape[:3]
     if label.voxels.shape != shape:
@@ -46,24 +53,34 @@ def check_label(label: Volume, image: Volume, classes: Sequence[str]) -> npt.NDA
             f"{label.path} has shape {label.voxels.shape}, its image {image.path} {shape}: "
             "a label map must lie on its image's grid"
         )
-    if not np.allclose(label.affine, image.affine, atol=_AFFINE_TOLERANCE, rtol=1e-3):
+    if own_affine and not np.allclose(label.affine, image.affine, atol=_AFFINE_TOLERANCE, rtol=1e-3):
+        axes = ["".join(map(str, aff2axcodes(affine))) for affine in (label.affine, image.affine)]
         raise DataError(
-            f"{label.path} and its image {image.path} have different affines "
-            f"({label.affine.round(3).tolist()} and {image.affine.round(3).tolist()}): "
-            "save the label map with its image's header"
+            f"{label.path} ({axes[0]}) and its image {image.path} ({axes[1]}) have different affines "
+            f"({label.affine.round(3).tolist()} and {image.affine.round(3).tolist()}): resample the label "
+            "map onto its image's grid, or, where only its header is wrong, save it with its image's"
         )
-    values, counts = np.unique(label.voxels, return_counts=True)
-    if not np.array_equal(values, np.round(values)):
-        odd = values[values != np.round(values)]
-        raise DataError(f"{label.path} holds {_listed(odd)}, which are no class numbers: save it unresampled")
-    outside = (values < 0) | (values >= len(classes))
-    if outside.any():
+    return _class_numbers(label, classes)
+
+
+def _class_numbers(label: Volume, classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    voxels = label.voxels
+    if voxels.dtype.kind == "f":
+        odd = voxels[voxels != np.rint(voxels)]  # NaN differs from itself
+        odd = odd if odd.size else voxels[np.isinf(voxels)]
+        if odd.size:
+            raise DataError(
+                f"{label.path} holds {_listed(np.unique(odd))}, which are no class numbers: "
+                "save it unresampled"
+            )
+    if voxels.min() < 0 or voxels.max() >= len(classes):
+        outside = voxels[(voxels < 0) | (voxels >= len(classes))]
         known = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
         raise DataError(
-            f"{label.path} has the label values {_listed(values[outside])} in {counts[outside].sum()} "
+            f"{label.path} has the label values {_listed(np.unique(outside))} in {outside.size} "
             f"voxels; the classes are {known}: correct the annotation or the classes"
         )
-    return label.voxels.astype(np.uint8)
+    return voxels.astype(np.uint8)
 
 
 def check_no_copies(image_digests: Mapping[str, str], patients: Mapping[str, str]) -> None:
@@ -87,9 +104,9 @@ def check_no_copies(image_digests: Mapping[str, str], patients: Mapping[str, str
 
 def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tuple[str, ...]:
     """Class names: the configuration's, which must be as many as the scans' own, or the latter."""
-    if configured and len(configured) != len(described):
+    if configured and described and len(configured) != len(described):
         raise DataError(
-            f"data.classes = {list(configured)} has {len(configured)} names, dataset.json has "
+            f"data.classes = {list(configured)} has {len(configured)} names, the dataset has "
             f"{len(described)}: {list(described)}; make them agree, or leave data.classes empty"
         )
     return tuple(configured or described)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 
+from arco_core.errors import DataError
 from infra.storage import Store
+
+MAX_BYTES = 4 * 2**30
+"""Of one decoded volume: twice what the samples of a case may take. What promises more is not read."""
+DEFLATE_RATIO = 1032
+"""How many bytes one byte of gzip can become at most."""
+_SPACING_MM = (1e-3, 1e3)
+"""No scanner has smaller or larger voxels; a header that says so is in other units, or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +53,31 @@ class VolumeSource(Protocol):
         """sha256 that is the same for the same content: of the file, or of the voxels where a file holds
         more than the volume. Raises as `load`."""
         ...
+
+
+def check_affine(affine: npt.NDArray[np.float64], path: str) -> None:
+    """Refuse an affine that places no voxel of the file at `path`: a `DataError`."""
+    sizes = voxel_sizes(affine)
+    low, high = _SPACING_MM
+    if not np.isfinite(affine).all() or not all(low <= size <= high for size in sizes):
+        raise DataError(
+            f"{path} has the affine {affine.round(4).tolist()}, with voxels of {sizes.round(4).tolist()} mm; "
+            f"they must measure {low:g} to {high:g} mm: repair the header, or export the scan again"
+        )
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
+        raise DataError(
+            f"{path} has the affine {affine.round(4).tolist()}, which maps voxels onto a plane: repair the "
+            "header, or export the scan again"
+        )
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """The content of gzipped `data`, at most `limit` bytes of it.
+
+    Raises `EOFError`, `OSError` or `zlib.error` for damaged data.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        return file.read(limit)
 
 
 def sha256(data: bytes) -> str:

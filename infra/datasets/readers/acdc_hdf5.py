@@ -36,6 +36,7 @@ class AcdcHdf5Reader:
         "data/slices/patientXXX_frameYY_slice_Z.h5, data/patientXXX_frameYY.h5, "
         "train_slices.list, train.list, val.list, test.list"
     )
+    generic = False
 
     def detect(self, raw: RawFolder) -> bool:
         """See `Reader`."""

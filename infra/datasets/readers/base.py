@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,9 @@ class RawCase:
     """The scan: one volume, or one a channel in the channels' order."""
     annotation: VolumeSource | None
     """The annotation, or none for an unlabelled scan."""
+    label_affine: bool = True
+    """Whether the annotation's affine must be the scan's; false where a dataset is known to lie about it and
+    the two agree voxel by voxel."""
 
     @property
     def image_paths(self) -> tuple[str, ...]:
@@ -58,7 +62,14 @@ class RawFolder:
 
     store: Store
     paths: tuple[str, ...]
-    """Its files, sorted, without hidden ones."""
+    """Its files, sorted, without hidden ones; relative to the store, also where it is a part of a folder."""
+    part: str = ""
+    """The subfolder that it is the content of."""
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.store.url.rstrip("/").rpartition("/")[2]
 
     @property
     def url(self) -> str:
@@ -69,6 +80,12 @@ class RawFolder:
         """The files below `folder`."""
         return [path for path in self.paths if path.startswith(f"{folder}/")]
 
+    def scan_name(self, path: str) -> tuple[str, str]:
+        """Case and patient of the scan at `path`, without ending: its path, and the first subfolder on it."""
+        inner = unicodedata.normalize("NFC", path.removeprefix(self.part).strip("/"))
+        parts = inner.split("/") if inner else [self.name]
+        return "_".join(parts), parts[0]
+
 
 class Reader(Protocol):
     """Lists the scans of one format; reads no voxel. A module of this package offers one as `READER`."""
@@ -77,6 +94,8 @@ class Reader(Protocol):
     """The format, for messages."""
     layout: str
     """What lies where in the folder, in a line."""
+    generic: bool
+    """Whether it takes any scans of its kind: asked only where no other reader recognises the folder."""
 
     def detect(self, raw: RawFolder) -> bool:
         """Whether the folder looks like this format, by its files' names."""

@@ -5,28 +5,40 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from arco_core.errors import DataError
 from infra.datasets import readers
 from infra.datasets.readers.base import RawDataset, RawFolder, Reader
+from infra.datasets.readers.listing import list_folder
 from infra.storage import Store
 
-_NOT_READERS = {"base", "detect"}
+UNLABELED = "imagesUn"
+"""A subfolder of scans without annotations, in any format that needs none, beside scans of every format."""
+_NOT_READERS = {"base", "detect", "listing", "pairs"}
+_SPACING_NOTE = "the scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels"
 
 
 def read_raw(source: Store) -> RawDataset:
-    """The scans below `source`, in whichever format they lie there.
+    """The scans below `source`, in whichever format they lie there, with those below `imagesUn/`.
 
     Raises `DataError` for a folder that is in no format or in several, or that breaks its format's rules.
     """
     folder = list_folder(source)
-    dataset = _reader_of(folder).read(folder)
-    if not dataset.spacing_known:
-        note = "the scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels"
-        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    return dataset
+    main = [path for path in folder.paths if not path.startswith(f"{UNLABELED}/")]
+    if folder.paths and not main:  # the user means its scans
+        return _checked(_read_generic(folder, folder.paths), folder)
+    reader = _reader_of(folder, RawFolder(source, tuple(main)))
+    dataset = reader.read(folder)
+    used = {path for case in dataset.cases for path in case.image_paths}
+    rest = [path for path in folder.below(UNLABELED) if path not in used]
+    if rest and not reader.generic:
+        added = _read_generic(folder, rest)
+        cases = sorted((*dataset.cases, *added.cases), key=lambda case: case.case_id)
+        dataset = dataclasses.replace(dataset, cases=tuple(cases))
+    return _checked(dataset, folder)
 
 
 def leave_out(dataset: RawDataset, exclude: Collection[str]) -> RawDataset:
@@ -43,12 +55,6 @@ def leave_out(dataset: RawDataset, exclude: Collection[str]) -> RawDataset:
     return dataclasses.replace(dataset, cases=kept, notes=notes, held_out=held_out, labeled_order=order)
 
 
-def list_folder(source: Store) -> RawFolder:
-    """The files below `source`. Archives from a Mac also hold hidden `._name` files: left out."""
-    paths = (path for path in source.list() if not any(part.startswith(".") for part in path.split("/")))
-    return RawFolder(source, tuple(paths))
-
-
 @cache
 def all_readers() -> tuple[Reader, ...]:
     """The reader of every module of this package, by the modules' names."""
@@ -56,14 +62,41 @@ def all_readers() -> tuple[Reader, ...]:
     return tuple(importlib.import_module(f"{readers.__name__}.{name}").READER for name in names)
 
 
-def _reader_of(folder: RawFolder) -> Reader:
-    matching = [reader for reader in all_readers() if reader.detect(folder)]
+def _reader_of(folder: RawFolder, main: RawFolder) -> Reader:
+    """The one reader that recognises `main`; a generic one only where no other does."""
+    specific = [reader for reader in all_readers() if not reader.generic and reader.detect(main)]
+    matching = specific or [reader for reader in all_readers() if reader.generic and reader.detect(main)]
     if len(matching) == 1:
         return matching[0]
     known = "\n".join(f"  {r.name}: {r.layout}" for r in matching or all_readers())
     if matching:
+        raise DataError(f"{folder.url} holds scans in several layouts; give each its own folder:\n{known}")
+    found = "scans in no layout that is known" if folder.paths else "no scans"
+    raise DataError(f"{folder.url} holds {found}; the layouts are:\n{known}")
+
+
+def _read_generic(folder: RawFolder, paths: Sequence[str]) -> RawDataset:
+    """The scans in `paths`, of every generic format."""
+    part = RawFolder(folder.store, tuple(paths), UNLABELED)
+    found = [reader.read(part) for reader in all_readers() if reader.generic and reader.detect(part)]
+    cases = sorted((case for dataset in found for case in dataset.cases), key=lambda case: case.case_id)
+    if not cases:
         raise DataError(
-            f"{folder.url} holds scans in several layouts; give each a folder of its own:\n{known}"
+            f"{folder.url}/{UNLABELED} holds no scan: NIfTI files or folders of DICOM slices belong there"
         )
-    found = "scans in a layout that is not known" if folder.paths else "no scans"
-    raise DataError(f"{folder.url} holds {found}; these are known:\n{known}")
+    return dataclasses.replace(found[0], cases=tuple(cases))
+
+
+def _checked(dataset: RawDataset, folder: RawFolder) -> RawDataset:
+    counts = Counter(case.case_id for case in dataset.cases)
+    twice = sorted(case for case, count in counts.items() if count > 1)
+    if twice:
+        paths = (p for c in dataset.cases if c.case_id == twice[0] for p in c.image_paths[:1])
+        raise DataError(f"case {twice[0]!r} exists more than once: {', '.join(paths)}; rename or remove one")
+    if not dataset.cases:
+        raise DataError(
+            f"{folder.url} holds no scans to train on: the challenge's own test scans are left alone"
+        )
+    if not dataset.spacing_known:
+        return dataclasses.replace(dataset, notes=(*dataset.notes, _SPACING_NOTE))
+    return dataset

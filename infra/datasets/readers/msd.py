@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -28,6 +29,7 @@ class MsdReader:
 
     name = "Medical Segmentation Decathlon or nnU-Net"
     layout = "imagesTr/*.nii.gz, labelsTr/*.nii.gz, imagesUn/*.nii.gz (unlabelled) and dataset.json"
+    generic = False
 
     def detect(self, raw: RawFolder) -> bool:
         """See `Reader`."""
@@ -121,7 +123,8 @@ def _scans(raw: RawFolder, folder: str) -> list[str]:
 
 
 def _stem(path: str) -> str:
-    name = path.rpartition("/")[2]
+    """The file's name without its ending; composed letters, since some systems write é as e and an accent."""
+    name = unicodedata.normalize("NFC", path.rpartition("/")[2])
     return next(name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix))
 
 

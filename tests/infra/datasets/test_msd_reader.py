@@ -10,7 +10,7 @@ import pytest
 
 from arco_core.errors import DataError
 from infra.datasets.readers.base import RawDataset
-from infra.datasets.readers.detect import list_folder
+from infra.datasets.readers.listing import list_folder
 from infra.datasets.readers.msd import READER
 from infra.storage import Store
 
