@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arco_core.config import DataConfig
+from arco_core.config import DataConfig, InferenceConfig
 
 _CARD = """\
 # {title}
 
-Segments {structures} in {channels}-channel scans, slice by slice, with a 2D U-Net of {parameters:,}
+Segments {structures} in {channels}-channel scans, {how} of {parameters:,}
 parameters, trained by {method} from {labeled} labelled patients (of {train} in training; {ratio}) and the
 scans of the others.
 
@@ -37,8 +37,7 @@ Structures in the reference of which not a voxel was found: {missing}.
 * Research, and as a starting point that is validated locally before it is relied on.
 * **Not a medical device.** No diagnosis or treatment decision may rest on its output without a qualified
   reader.
-* Slices are segmented one by one: no structure is guaranteed to be connected, or consistent from slice to
-  slice.
+* {consistency}
 * Trained from few annotations: expect it to fail on pathology, orientations, contrasts and artefacts that
   the labelled patients do not show. It gives no warning when it does.
 
@@ -56,12 +55,12 @@ Without this project's code, `model.pt2` needs PyTorch only:
 import torch
 
 network = torch.export.load("model.pt2").module()
-# slices: float32 (B, {channels}, {height}, {width}), any B
-logits = network(slices)  # (B, {classes}, {height}, {width})
+# {images}: float32 (B, {channels}, {sides}), any B
+logits = network({images})  # (B, {classes}, {sides})
 mask = logits.argmax(dim=1)
 ```
 
-with slices prepared as `model.json` says under `data`:
+with {images} prepared as `model.json` says under `data`:
 
 {preprocessing}
 
@@ -75,6 +74,11 @@ with slices prepared as `model.json` says under `data`:
 """
 
 
+_CONSISTENCY = {
+    False: "Slices are segmented one by one: no structure is guaranteed to be connected, or consistent from\n"
+    "  slice to slice.",
+    True: "No structure is guaranteed to be connected. What lies outside of a patch has no influence on it.",
+}
 _CONVENTIONS = {
     "arco": "ASD is symmetric; distances are over the volumes where the structure was found.",
     "released": "Convention of the authors' released code: one-sided ASD, missed structures at distance 0.",
@@ -86,6 +90,7 @@ def model_card(
     classes: Sequence[str],
     channels: int,
     data_config: DataConfig,
+    inference_config: InferenceConfig,
     parameters: int,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -96,6 +101,7 @@ def model_card(
         classes: names, background first.
         channels: channels of the input image.
         data_config: the preprocessing.
+        inference_config: how volumes are predicted patch by patch.
         parameters: number of the network's parameters.
         metrics: `split`, `cases`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`), `missing`
             and `convention`.
@@ -103,7 +109,7 @@ def model_card(
             is said to be unknown.
     """
     labeled, train = provenance.get("labeled_patients"), provenance.get("train_patients")
-    height, width = data_config.image_size
+    volumetric = len(data_config.image_size) == 3
     return _CARD.format(
         title=f"{data_config.name}: {str(provenance.get('method', 'ARCO')).upper()}",
         structures=", ".join(classes[1:]),
@@ -122,10 +128,14 @@ def model_card(
         dataset=provenance.get("dataset", "unknown"),
         patients=", ".join(f"`{p}`" for p in labeled) if labeled else "unknown",
         values=", ".join(f"{index} {name}" for index, name in enumerate(classes)),
-        height=height,
-        width=width,
+        how="patch by patch, with a 3D V-Net" if volumetric else "slice by slice, with a 2D U-Net",
+        consistency=_CONSISTENCY[volumetric],
+        images="patches" if volumetric else "slices",
+        sides=", ".join(map(str, data_config.image_size)),
         classes=len(classes),
-        preprocessing="\n".join(f"{i}. {step}" for i, step in enumerate(_steps(data_config), start=1)),
+        preprocessing="\n".join(
+            f"{i}. {step}" for i, step in enumerate(_steps(data_config, inference_config), start=1)
+        ),
     )
 
 
@@ -142,27 +152,50 @@ def _score_table(structures: Sequence[str], metrics: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _steps(config: DataConfig) -> list[str]:
+def _steps(config: DataConfig, inference: InferenceConfig) -> list[str]:
     """The preprocessing in words, in the order in which it happens."""
     (low, high), (floor, ceiling) = config.percentiles, config.window_hu
+    margin = f", with a margin of {config.crop_margin_mm:g} mm" if config.crop_margin_mm else ""
+    extent = " x ".join(f"{mm:g} mm" if mm else "all" for mm in config.crop_extent_mm)
+    crop = {
+        "none": "crop: none",
+        "center": f"crop: {extent} (depth, height, width) around the middle",
+        "nonzero": f"crop: the box of all voxels that are not 0{margin}",
+        "body": f"crop: the box of the largest connected region brighter than the volume's mean{margin}",
+    }[config.crop]
     intensity = {
         "minmax": f"intensities: percentiles {low:g} and {high:g} of the volume to 0 and 1, clipped",
         "zscore": "intensities: mean 0 and standard deviation 1 over the volume",
         "window": f"intensities: {floor:g} HU to 0 and {ceiling:g} HU to 1, clipped",
     }[config.intensity]
-    height, width = config.image_size
-    fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
-    spacing = (
-        "kept"
-        if not config.spacing_mm
-        else f"resampled to {' x '.join(f'{mm:g}' for mm in config.spacing_mm)} mm (bilinear, antialiased)"
-    )
     axis = ("sagittal", "coronal", "axial")[config.slice_axis]
+    start = ["orientation: voxel axes turned to left, posterior, inferior (LPI)", crop, intensity]
+    rows = "rows along the later and columns along the earlier of the two other axes"
+    if len(config.image_size) == 3:
+        return [
+            *start,
+            f"volume: depth across {axis} slices (axis {config.slice_axis}), {rows}",
+            _spacing("spacing", config),
+            "padded around the centre with the darkest value where smaller than a patch",
+            f"cut into windows of {_sides(config)} voxels that overlap by {inference.overlap:.0%}; softmax "
+            "averaged with Gaussian weights, standard deviation 1/8 of the side (MONAI's "
+            '`sliding_window_inference(mode="gaussian")`)',
+        ]
+    fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
     return [
-        "orientation: voxel axes turned to left, posterior, inferior (LPI)",
-        intensity,
-        f"slices: {axis} (along axis {config.slice_axis}), rows along the later and columns along the "
-        "earlier of the two other axes",
-        f"in-plane spacing {spacing}",
-        f"{fit} to {height} x {width} pixels, padding with the darkest value",
+        *start,
+        f"slices: {axis} (along axis {config.slice_axis}), {rows}",
+        _spacing("in-plane spacing", config),
+        f"{fit} to {_sides(config)} pixels, padding with the darkest value",
     ]
+
+
+def _spacing(what: str, config: DataConfig) -> str:
+    if not config.spacing_mm:
+        return f"{what} kept"
+    size = " x ".join(f"{mm:g}" for mm in config.spacing_mm)
+    return f"{what} resampled to {size} mm (linear, antialiased)"
+
+
+def _sides(config: DataConfig) -> str:
+    return " x ".join(map(str, config.image_size))

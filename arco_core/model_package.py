@@ -2,7 +2,8 @@
 
     model.safetensors   weights of the network
     model.json          preprocessing, classes, network, metrics, provenance, checksums of the other files
-    model.pt2           `torch.export` program: images (B, C, H, W) -> logits (B, K, H, W), any B
+    model.pt2           `torch.export` program: images (B, C, *S) -> logits (B, K, *S), any B; *S is the
+                        size of a slice or of a patch, `image_size` in `model.json`
     README.md           model card
 
 `model.json` is written last: a folder without it is not a package.
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.export import Dim
 
-from arco_core.config import DataConfig, NetworkConfig
+from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.errors import ArcoError
 from arco_core.model_card import model_card
 from arco_core.networks import build_network
@@ -33,7 +34,7 @@ FORMAT = "arco-model"
 FORMAT_VERSION = 2
 DESCRIPTION, WEIGHTS, PROGRAM, CARD = "model.json", "model.safetensors", "model.pt2", "README.md"
 
-Config = TypeVar("Config", DataConfig, NetworkConfig)
+Config = TypeVar("Config", DataConfig, NetworkConfig, InferenceConfig)
 
 
 class ModelPackageError(ArcoError):
@@ -52,6 +53,8 @@ class PublishedModel:
     """Class names, background first; the network's output has one channel each."""
     channels: int
     """Channels of the input image."""
+    inference_config: InferenceConfig = field(default_factory=InferenceConfig)
+    """How volumes are predicted patch by patch."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """`metrics` and `provenance` of a loaded package."""
 
@@ -69,9 +72,7 @@ def save_package(
 
     Raises:
         ModelPackageError: `folder` holds something already.
-        ConfigError: the model takes 3D patches, which `segment_volume` cannot cut yet.
     """
-    model.data_config.require_slices()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
@@ -83,6 +84,7 @@ def save_package(
             classes=model.classes,
             channels=model.channels,
             data_config=model.data_config,
+            inference_config=model.inference_config,
             parameters=sum(p.numel() for p in network.parameters()),
             metrics=metrics,
             provenance=provenance,
@@ -96,6 +98,7 @@ def save_package(
         "channels": model.channels,
         "data": asdict(model.data_config),
         "network": asdict(model.network_config),
+        "inference": asdict(model.inference_config),
         "metrics": metrics,
         "provenance": provenance,
         "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, PROGRAM, CARD)},
@@ -114,6 +117,7 @@ def load_package(folder: Path) -> PublishedModel:
     try:
         data_config = _config(DataConfig, description["data"])
         network_config = _config(NetworkConfig, description["network"])
+        inference_config = _config(InferenceConfig, description["inference"])
         classes, channels = tuple(map(str, description["classes"])), int(description["channels"])
         network = build_network(channels, len(classes), network_config)
         network.load_state_dict(load_file(folder / WEIGHTS))
@@ -126,6 +130,7 @@ def load_package(folder: Path) -> PublishedModel:
         network=network.eval(),
         data_config=data_config,
         network_config=network_config,
+        inference_config=inference_config,
         classes=classes,
         channels=channels,
         metadata=metadata,

@@ -96,7 +96,7 @@ def plan_run(
         raise ConfigError(f"seeds = {list(seeds)}: must be different whole numbers from 0, at least one.")
     target = Store(store)
     if preset != AUTO:
-        _settings(preset, overrides)  # a wrong setting is told before anything is written
+        load(preset=preset, overrides=overrides)  # a wrong setting is told before anything is written
     target.check_writable()
     source = Store(data if data is not None else _demo_cohort(target))
     raw = read_raw(source)
@@ -105,7 +105,7 @@ def plan_run(
         preset = named if named in preset_names() else "generic"
     if preset == "generic":
         overrides = [f'data.name="{_slug(raw.name)}"', *overrides]
-    config = _settings(preset, overrides)
+    config = load(preset=preset, overrides=overrides)
     raw = leave_out(raw, config.data.exclude)
     if backend == "in-process" and config.run.workers != 1:
         raise ConfigError(f"run.workers = {config.run.workers}: must be 1 to train in-process.")
@@ -127,13 +127,6 @@ def plan_run(
         train_patients=train,
         labeled_patients=labeled_count,
     )
-
-
-def _settings(preset: str, overrides: Sequence[str]) -> ArcoConfig:
-    """The configuration. Raises `ConfigError` for what the pipeline cannot do, too."""
-    config = load(preset=preset, overrides=overrides)
-    config.data.require_slices()
-    return config
 
 
 def _demo_cohort(store: Store) -> str:

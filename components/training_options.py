@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arco_core.config import dumps, load, preset_names
+from arco_core.errors import DataError
 from infra.datasets import DatasetVersion
 from infra.training import BACKENDS, StageJob, StageName, run_stage
 
@@ -43,11 +44,18 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
 
     Raises:
         ConfigError: an impossible setting.
+        DataError: the network takes slices and the dataset has volumes, or the other way round.
         DataError, StoreError, TrainingError: see `infra.training.run_stage`.
     """
     config = load(preset=options.preset, overrides=options.overrides)
-    config.data.require_slices()
     version = DatasetVersion.open(options.dataset)
+    prepared = version.data_config.image_size
+    if len(prepared) != config.network.spatial_axes:
+        raise DataError(
+            f"{version.url} was prepared with data.image_size = {list(prepared)}, and network.kind = "
+            f"{config.network.kind!r} takes {config.network.spatial_axes} sides: train with the preset and "
+            "settings that the dataset was prepared with."
+        )
     job = StageJob(
         stage=stage,
         config=dumps(config),

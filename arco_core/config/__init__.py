@@ -2,6 +2,7 @@
 
 from arco_core.config.data import DataConfig
 from arco_core.config.errors import ConfigError
+from arco_core.config.inference import InferenceConfig
 from arco_core.config.load import dumps, load, loads, preset_names
 from arco_core.config.network import NetworkConfig
 from arco_core.config.released import ReleasedConfig
@@ -24,6 +25,7 @@ __all__ = [
     "ContrastConfig",
     "DataConfig",
     "FinetuneConfig",
+    "InferenceConfig",
     "LossWeights",
     "NetworkConfig",
     "OptimizerConfig",

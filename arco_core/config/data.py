@@ -82,12 +82,3 @@ class DataConfig:
         require(self.slice_axis in (0, 1, 2), "data.slice_axis", self.slice_axis, "must be 0, 1 or 2")
         require_range("data.validation_fraction", self.validation_fraction, 0.0, 0.9)
         require_range("data.test_fraction", self.test_fraction, 0.0, 0.9)
-
-    def require_slices(self) -> None:
-        """Raise `ConfigError` for 3D patches: stages train on them, but scans cannot be cut into them yet."""
-        require(
-            len(self.image_size) == 2,
-            "data.image_size", self.image_size,
-            "scans are cut into 2D slices only, so far; train on slices (network.kind=unet, two sides here), "
-            "or give patches of your own to arco_core.training.train",
-        )  # fmt: skip

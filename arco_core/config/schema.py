@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from arco_core.config.data import DataConfig
 from arco_core.config.errors import require, require_in, require_range
+from arco_core.config.inference import InferenceConfig
 from arco_core.config.network import NetworkConfig
 from arco_core.config.released import RELEASED_SAMPLERS, ReleasedConfig
 from arco_core.config.run import RunConfig
@@ -218,6 +219,7 @@ class ArcoConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     released: ReleasedConfig = field(default_factory=ReleasedConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

@@ -95,12 +95,17 @@ def _overlay(
     rank: str,
     case_id: str,
 ) -> Overlay:
-    slices, labels = version.read_case(case_id)
-    if labels is None:
+    images, annotation = version.read_case(case_id)
+    if annotation is None:
         raise DataError(f"{version.url} has no labels of the annotated case {case_id}: prepare it again.")
+    volumetric, image_size = version.is_volumetric, version.data_config.image_size
+    slices, labels = (images[0].swapaxes(0, 1), annotation[0]) if volumetric else (images, annotation)
     index = int(np.argmax((labels > 0).sum(axis=(1, 2))))
     reference = labels[index]
-    predictions = [model.segment(slices[index : index + 1])[0] for model in models]
+    if volumetric:  # what is shown is what was scored, blended from all windows
+        predictions = [model.segment(images, image_size)[0, index] for model in models]
+    else:
+        predictions = [model.segment(slices[index : index + 1], image_size)[0] for model in models]
     box = _shown(slices[index, 0], [reference, *predictions])
     _, row_mm, column_mm = version.case(case_id).geometry.spacing_mm
     image = _to_grey(slices[:, 0])[index][box]  # of several channels the first

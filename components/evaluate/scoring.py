@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from arco_core.errors import DataError
-from arco_core.inference import segment_slices
+from arco_core.inference import segment_prepared
 from arco_core.metrics import ClassScore, Convention, score_case
 from arco_core.preprocess import restore_label
 from components.model_ref import ModelRef
@@ -29,10 +29,10 @@ class TrainedModel:
     network: nn.Module
     job: StageJob
 
-    def segment(self, slices: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Class indices (S, H, W) of prepared slices (S, C, H, W)."""
+    def segment(self, images: npt.NDArray[np.float32], image_size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """Class indices (N, *S) of slices or volumes (N, C, *S), prepared for `image_size`."""
         device = next(self.network.parameters()).device
-        return segment_slices(self.network, slices, device=device)
+        return segment_prepared(self.network, images, image_size, self.job.settings.inference, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def score_models(
 def _score_case(
     version: DatasetVersion, models: Sequence[TrainedModel], case: CaseEntry, convention: Convention
 ) -> list[CaseScore]:
-    slices, _ = version.read_case(case.case_id)
+    images, _ = version.read_case(case.case_id)
     reference = version.reference(case.case_id)
     if reference is None:
         raise DataError(
@@ -101,7 +101,7 @@ def _score_case(
         )
     scores = []
     for model in models:
-        mask = restore_label(model.segment(slices), case.geometry)
+        mask = restore_label(model.segment(images, version.data_config.image_size), case.geometry)
         scores += [
             CaseScore(method=model.ref.method, seed=model.ref.seed, case_id=case.case_id, score=score)
             for score in score_case(

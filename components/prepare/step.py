@@ -51,7 +51,8 @@ def prepare(
     print(
         f"prepare: dataset {version.name} {version.version}: {sum(counts.values())} patients "
         f"({', '.join(f'{count} {split}' for split, count in counts.items() if count)}), "
-        f"{annotated} annotated, {sum(case.rows for case in version.cases)} slices",
+        f"{annotated} annotated, {sum(case.rows for case in version.cases)} "
+        f"{'bricks' if version.is_volumetric else 'slices'}",
         flush=True,
     )
     return version.url

@@ -52,6 +52,7 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
                 network=network,
                 data_config=version.data_config,
                 network_config=job.settings.network,
+                inference_config=job.settings.inference,
                 classes=job.classes,
                 channels=job.channels,
             ),

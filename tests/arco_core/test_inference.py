@@ -9,10 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arco_core.config import DataConfig, NetworkConfig
+from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.errors import DataError
-from arco_core.inference import predict_slices, segment_slices, segment_volume
+from arco_core.inference import (
+    predict_slices,
+    predict_windows,
+    segment_prepared,
+    segment_slices,
+    segment_volume,
+)
 from arco_core.model_package import PublishedModel
+from arco_core.networks import build_network
 from arco_core.networks.unet import UNet
 
 
@@ -33,7 +40,7 @@ class Bands(nn.Module):
 def bands_model(channels: int = 1, **data: Any) -> PublishedModel:
     return PublishedModel(
         network=Bands(channels - 1),
-        data_config=DataConfig(image_size=(32, 32), percentiles=(0.0, 100.0), **data),
+        data_config=DataConfig(**{"image_size": (32, 32), "percentiles": (0.0, 100.0)} | data),
         network_config=NetworkConfig(),
         classes=("background", "dim", "bright"),
         channels=channels,
@@ -126,3 +133,88 @@ def test_a_single_fourth_axis_is_one_channel() -> None:
 def test_wrong_number_of_channels_is_named(shape: tuple[int, ...], channels: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         segment_volume(bands_model(channels=channels), np.zeros(shape, np.int16), np.eye(4))
+
+
+PATCH = (16, 32, 16)
+
+
+def small_vnet() -> nn.Module:
+    torch.manual_seed(0)
+    network = build_network(1, 3, NetworkConfig(kind="vnet", features=(4, 8), dropout=(0.5, 0.0)))
+    nn.init.normal_(network.head.weight)
+    return network
+
+
+def blended(network: nn.Module, volume: np.ndarray, starts: list[list[int]], width: float) -> np.ndarray:
+    """The weighted mean of all windows, in float64, window by window; `width` in standard deviations."""
+    total, weights = np.zeros((3, *volume.shape[1:])), np.zeros(volume.shape[1:])
+    axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / n * width) ** 2) for n in PATCH]
+    gauss = axes[0][:, None, None] * axes[1][:, None] * axes[2]
+    gauss = np.maximum(gauss / gauss.max(), 1e-3)
+    for start in np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 3):
+        window = tuple(slice(s, s + n) for s, n in zip(start, PATCH, strict=True))
+        with torch.inference_mode():
+            part = network(torch.from_numpy(volume[(slice(None), *window)])[None]).softmax(1)[0]
+        total[(slice(None), *window)] += gauss * part.double().numpy()
+        weights[window] += gauss
+    return total / weights
+
+
+def test_windows_are_blended_with_gaussian_weights() -> None:
+    network = small_vnet().train()
+    volume = np.random.default_rng(0).normal(size=(1, 24, 40, 16)).astype(np.float32)
+    probabilities = predict_windows(network, volume, PATCH, overlap=0.5)
+    assert network.training and probabilities.dtype == np.float32
+    expected = blended(network.eval(), volume, [[0, 8], [0, 8], [0]], width=8)
+    # MONAI integrates its Gaussian over voxels, which is another one by a percent; equal weights are far off.
+    np.testing.assert_allclose(probabilities, expected, atol=1e-2)
+    assert np.abs(probabilities - blended(network, volume, [[0, 8], [0, 8], [0]], width=0)).max() > 0.1
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_one_window_is_the_networks_own_softmax() -> None:
+    network = small_vnet().eval()
+    volume = np.random.default_rng(0).normal(size=(1, *PATCH)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(volume)[None]).softmax(1)[0].numpy()
+    np.testing.assert_allclose(predict_windows(network, volume, PATCH, overlap=0.5), expected, atol=1e-6)
+
+
+def test_more_overlap_takes_more_windows_and_no_batch_is_larger_than_asked() -> None:
+    volume = np.zeros((1, 48, 64, 32), np.float32)
+    windows = []
+    for overlap in (0.0, 0.5, 0.75):
+        network = Bands()
+        predict_windows(network, volume, PATCH, overlap=overlap, batch=3)
+        windows.append(sum(network.batches))
+        assert max(network.batches) == 3
+    assert windows == [3 * 2 * 2, 5 * 3 * 3, 9 * 5 * 5]
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 32, 16), (16, 32, 16)])
+def test_a_volume_without_a_patch_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="a volume of shape"):
+        predict_windows(Bands(), np.zeros(shape, np.float32), PATCH, overlap=0.5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(20, 30, 7), (40, 50, 33)])
+@pytest.mark.parametrize(
+    "affine",
+    [np.eye(4), np.diag([-1.0, -1.0, 3.0, 1.0]), np.eye(4)[[2, 0, 1, 3]]],
+    ids=["RAS", "LPS", "permuted"],
+)
+def test_mask_of_a_3d_model_lies_on_the_scans_own_grid(
+    affine: np.ndarray, shape: tuple[int, ...], axis: int
+) -> None:
+    volume = scan(shape)
+    mask = segment_volume(bands_model(image_size=PATCH, slice_axis=axis), volume, affine)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, expected(volume))
+
+
+def test_several_volumes_are_segmented_one_by_one() -> None:
+    images = np.random.default_rng(0).uniform(0, 1, (2, 1, 20, 32, 16)).astype(np.float32)
+    masks = segment_prepared(Bands(), images, PATCH, InferenceConfig())
+    assert masks.shape == (2, 20, 32, 16)
+    np.testing.assert_array_equal(masks, (images[:, 0] > 0.25) + (images[:, 0] > 0.75).astype(int))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from arco_core.config import DataConfig, NetworkConfig
+from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.model_package import ModelPackageError, PublishedModel, load_package, save_package
+from arco_core.networks import build_network
 from arco_core.networks.unet import UNet
 
 METRICS = {
@@ -61,6 +62,32 @@ def copied(package: Path, tmp_path: Path) -> Path:
     for file in package.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder
+
+
+def test_a_3d_model_survives_the_round_trip(tmp_path: Path) -> None:
+    """Its program takes patches of the size that it was trained on, in any batch."""
+    config = NetworkConfig(kind="vnet", features=(4, 8), dropout=(0.5, 0.0))
+    torch.manual_seed(0)
+    model = PublishedModel(
+        network=build_network(1, 2, config),
+        data_config=DataConfig(name="toy", image_size=(16, 32, 16), spacing_mm=(2.0, 1.0, 1.0), crop="body"),
+        network_config=config,
+        classes=("background", "a"),
+        channels=1,
+        inference_config=InferenceConfig(overlap=0.25),
+    )
+    save_package(tmp_path / "model", model, metrics=METRICS, provenance=PROVENANCE)
+    loaded = load_package(tmp_path / "model")
+    assert loaded.data_config == model.data_config and loaded.network_config == config
+    assert loaded.inference_config == InferenceConfig(overlap=0.25)
+    program = torch.export.load(tmp_path / "model" / "model.pt2").module()
+    for batch in (1, 3):
+        patches = torch.randn(batch, 1, 16, 32, 16, generator=torch.Generator().manual_seed(batch))
+        with torch.inference_mode():
+            torch.testing.assert_close(program(patches), loaded.network(patches))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "patch by patch, with a 3D V-Net" in card and "float32 (B, 1, 16, 32, 16), any B" in card
+    assert "resampled to 2 x 1 x 1 mm" in card and "16 x 32 x 16 voxels that overlap by 25%" in card
 
 
 def images(batch: int) -> torch.Tensor:
@@ -141,6 +168,8 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"classes": ...}, "has no 'classes'"),
         ({"classes": ["background", "a"]}, "does not describe model.safetensors"),
         ({"channels": 7}, "does not describe model.safetensors"),
+        ({"inference": ...}, "has no 'inference'"),
+        ({"inference": {"overlap": 1.0}}, "inference.overlap = 1.0"),
         ({"data": {"image_sizes": [32, 48]}}, "image_sizes"),
         ({"data": {"image_size": [30, 48]}}, "multiples of 16"),
         ({"sha256": {}}, "is damaged"),

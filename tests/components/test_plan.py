@@ -78,13 +78,6 @@ def test_an_unknown_setting_is_told_before_anything_is_written(tiny_raw: Path, t
     assert not (tmp_path / "store").exists()
 
 
-def test_patches_are_refused_before_anything_is_written(tiny_raw: Path, tmp_path: Path) -> None:
-    """The stages train on 3D patches, but no scan can be cut into them yet."""
-    with pytest.raises(ConfigError, match=r"\(80, 112, 112\): scans are cut into 2D slices only"):
-        plan(tiny_raw, tmp_path / "store", preset="la", overrides=[])
-    assert not (tmp_path / "store").exists()
-
-
 def test_a_store_that_cannot_be_written(tiny_raw: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="not writable"):

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from arco_core.config import ConfigError
+from arco_core.errors import DataError
 from components.training_options import (
     ALL_LABELED,
     TrainingOptions,
@@ -49,6 +50,6 @@ def test_stage_two_needs_stage_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--init" in capsys.readouterr().err
 
 
-def test_a_step_refuses_a_configuration_of_patches(tiny_dataset: str) -> None:
-    with pytest.raises(ConfigError, match="scans are cut into 2D slices only"):
-        train("supervised", TrainingOptions(dataset=tiny_dataset, run="nowhere", preset="la"))
+def test_a_network_for_patches_refuses_slices(tiny_dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"image_size = \[32, 32\], and network.kind = 'vnet' takes 3 sides"):
+        train("supervised", TrainingOptions(dataset=tiny_dataset, run=str(tmp_path), preset="la"))

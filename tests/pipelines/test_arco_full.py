@@ -6,15 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+from components.cli import main
 from components.image import IMAGE
 from pipelines.arco_full import arco_full
 from pipelines.command_line import compile_pipeline
-from tests.conftest import TINY_SETTINGS
+from tests.conftest import TINY_SETTINGS, write_msd_folder
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "arco_full.py"
 
@@ -114,6 +117,25 @@ def test_from_scans_to_a_published_model(
     assert (summary.parent / "model" / "model.safetensors").exists()
     assert any(line.startswith("pretrain, seed 0  4/4 steps  loss ") for line in lines)
     assert not any("KFP Executor" in line or "Traceback" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_from_scans_to_a_published_3d_model(tmp_path: Path) -> None:
+    """All stages with a V-Net on patches, evaluation by overlapping windows, and the model on a scan."""
+    raw = write_msd_folder(tmp_path / "raw", shape=(40, 36, 12))
+    settings = ("data.image_size=[16,16,32]", "network.kind=vnet", "finetune.weights.equivariance=0")
+    settings += ("pretrain.bank_size=6", "pretrain.fresh_keys=2", "finetune.neighbors=2")
+    finished = run(*options(raw, tmp_path / "store", *settings), "--backend", "in-process", "--seeds", "0")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    summary = Path(finished.stdout.splitlines()[-1])
+    values = json.loads(summary.read_text())
+    assert set(values["methods"]) == {"arco-sg", "supervised"}
+    assert "data:image/png" in (summary.parent / "report.html").read_text()
+    scan, mask = raw / "imagesUn" / "case_005.nii.gz", tmp_path / "mask.nii.gz"
+    main(["predict", "--model", str(summary.parent / "model"), str(scan), "-o", str(mask)])
+    image, predicted = nib.load(scan), nib.load(mask)
+    assert predicted.shape == image.shape
+    np.testing.assert_array_equal(predicted.affine, image.affine)
 
 
 @pytest.mark.slow
