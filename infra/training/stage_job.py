@@ -97,7 +97,8 @@ class StageJob:
         values = asdict(self)
         del values["config"], values["run_url"]
         config = asdict(self.settings)
-        values["config"] = {key: config[key] for key in ("network", "augment", "optimizer", self.stage)}
+        keys = ("network", "augment", "optimizer", "inference", self.stage)  # inference: of validation
+        values["config"] = {key: config[key] for key in keys}
         values["steps"] = self.steps
         values["validate_every"] = self.validate_every  # decides which checkpoint is the best one
         values["run"] = self.settings.run.result_settings

@@ -16,15 +16,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from arco_core.config import InferenceConfig
 from arco_core.dice import volume_dice
 from arco_core.errors import DataError
-from arco_core.inference import segment_slices
+from arco_core.inference import segment_prepared
 from arco_core.preprocess import restore_label
 from infra.datasets import CaseEntry, DatasetVersion
 from infra.training.metrics_log import VALIDATION, Line
 
 _CACHE_BYTES = 256 * 2**20
-"""Validation slices up to this size (float16, a worker) stay in memory between validations."""
+"""Validation scans up to this size (float16, a worker) stay in memory between validations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class Validator:
 
     Args:
         version: the dataset.
+        inference: how volumes are predicted patch by patch.
         rank, world: which of how many workers this is; each segments every `world`-th volume.
         gather: values of all workers, in order of rank.
     """
@@ -76,17 +78,18 @@ class Validator:
     def __init__(
         self,
         version: DatasetVersion,
+        inference: InferenceConfig,
         *,
         rank: int,
         world: int,
         gather: Callable[[Any], list[Any]],
     ) -> None:
-        self._version, self._gather = version, gather
+        self._version, self._inference, self._gather = version, inference, gather
         cases = annotated_cases(version)
         self.volumes = len(cases)
         self._own = cases[rank::world]
-        pixels = sum(case.rows for case in self._own) * math.prod(version.data_config.image_size)
-        self._keep = pixels * version.channels * np.dtype(np.float16).itemsize <= _CACHE_BYTES
+        voxels = sum(math.prod(case.geometry.size) for case in self._own)
+        self._keep = voxels * version.channels * np.dtype(np.float16).itemsize <= _CACHE_BYTES
         self._cache: dict[str, tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]] = {}
 
     def __call__(self, network: nn.Module, step: int) -> Validation:
@@ -109,8 +112,11 @@ class Validator:
         self, network: nn.Module, case: CaseEntry, device: torch.device
     ) -> tuple[str, tuple[float, ...], set[int]]:
         """Case id, Dice of each foreground class, and the classes that were predicted."""
-        slices, reference = self._read(case)
-        prediction = segment_slices(network, slices.astype(np.float32), device=device)
+        images, reference = self._read(case)
+        image_size = self._version.data_config.image_size
+        prediction = segment_prepared(
+            network, images.astype(np.float32), image_size, self._inference, device=device
+        )
         found = set(np.unique(prediction).tolist())
         prediction = restore_label(prediction, case.geometry)
         return case.case_id, volume_dice(prediction, reference, len(self._version.classes)), found
@@ -118,13 +124,13 @@ class Validator:
     def _read(self, case: CaseEntry) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
         if case.case_id in self._cache:
             return self._cache[case.case_id]
-        slices, _ = self._version.read_case(case.case_id)
+        images, _ = self._version.read_case(case.case_id)
         reference = self._version.reference(case.case_id)
         if reference is None:
             raise DataError(
                 f"{self._version.url} has no reference of the annotated case {case.case_id}: prepare it again"
             )
-        read = slices.astype(np.float16), reference  # float16 is what the dataset holds
+        read = images.astype(np.float16), reference  # float16 is what the dataset holds
         if self._keep:
             self._cache[case.case_id] = read
         return read

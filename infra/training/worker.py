@@ -116,7 +116,7 @@ def _validation(
     if not job.validate_every or not annotated_cases(version):
         return None
     gather = collectives.gather_objects if world > 1 else _in_list
-    validator = Validator(version, rank=rank, world=world, gather=gather)
+    validator = Validator(version, job.settings.inference, rank=rank, world=world, gather=gather)
     best = best_of(validations_of(lines, job.classes))
 
     def validate(step: int) -> bool:

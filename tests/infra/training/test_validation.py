@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from arco_core.config import InferenceConfig
 from components.evaluate.scoring import TrainedModel, score_models
 from components.model_ref import ModelRef
 from infra.checkpoints import read_checkpoint
@@ -85,10 +86,12 @@ def test_workers_share_the_volumes_and_agree(tiny_dataset: str, validated: Stage
     network, _ = load_network(validated.checkpoint_url)
     parts: list[list[Any]] = []
     for rank in range(2):
-        Validator(version, rank=rank, world=2, gather=lambda own: parts.append(own) or [own])(network, 1)
+        Validator(
+            version, InferenceConfig(), rank=rank, world=2, gather=lambda own: parts.append(own) or [own]
+        )(network, 1)
     assert [len(part) for part in parts] == [2, 1]
-    alone = Validator(version, rank=0, world=1, gather=lambda own: [own])(network, 1)
-    together = Validator(version, rank=1, world=2, gather=lambda own: parts)(network, 1)
+    alone = Validator(version, InferenceConfig(), rank=0, world=1, gather=lambda own: [own])(network, 1)
+    together = Validator(version, InferenceConfig(), rank=1, world=2, gather=lambda own: parts)(network, 1)
     assert alone == together
 
 
