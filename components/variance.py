@@ -190,6 +190,10 @@ def _measure(
                 torch.manual_seed(own)  # dropout has no generator argument
                 generator = torch.Generator(device).manual_seed(own)
                 yield batch_variances(
-                    stage, images.to(device), labels.to(device).long(), queries=queries, generator=generator
+                    stage,
+                    images.to(device).float(),
+                    labels.to(device).long(),
+                    queries=queries,
+                    generator=generator,
                 )
             progress.update(number + 1)

@@ -1,4 +1,4 @@
-"""Endless, shuffled, resumable streams of slices for training.
+"""Endless, shuffled, resumable streams of samples for training.
 
 A pool's stream is a pure function of seed, rank, number of ranks and cursor: nothing else is
 needed to continue it exactly where it stood.
@@ -7,6 +7,7 @@ needed to continue it exactly where it stood.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -14,32 +15,37 @@ import numpy.typing as npt
 import torch
 
 from arco_core.errors import DataError
-from infra.datasets.row_groups import BrickRows, RowGroup, Rows, read_rows, row_groups_of
+from infra.datasets.blocks import BlockReader
+from infra.datasets.row_groups import RowGroup, row_groups_of, share
 from infra.datasets.version import DatasetVersion
-from infra.datasets.windows import WindowStream
+from infra.datasets.windows import Place, WindowStream
 
 Batch = tuple[torch.Tensor, torch.Tensor | None]
-_PATCHES = 1
-"""Tells the random numbers of where patches lie from those of the order."""
 
 
 class SampleStream(Protocol):
     """Rows by their position in a rank's endless stream."""
 
-    def take(self, start: int, count: int) -> Rows:
+    def take(self, start: int, count: int) -> list[Place]:
         """Rows `start` to `start + count` of the stream."""
+        ...
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
         ...
 
 
 class SlicePool:
     """The slices of some patients, or patches of their volumes, shuffled anew every epoch, without end.
 
-    `batch` is the number of slices that this rank gets with each `next`. With `cache` the pool
+    `batch` is the number of samples that this rank gets with each `next`. With `cache` the pool
     lives in memory (as float16) and row k of rank r is row `k * world + r` of one common stream, so
     the union of the ranks' batches does not depend on how many ranks there are. Without it, each
-    rank has row groups of its own, whose order changes every epoch, and rows are shuffled within
-    windows of row groups; two windows are in memory at a time.
+    rank has shards (or parts of them) of its own; the order of their row groups changes every epoch, and
+    rows are shuffled within windows of row groups, two of which are in memory at a time.
     With `labels` only annotated cases take part; without, all cases do and no label is read.
+    `pin` puts batches into page-locked memory, from where a GPU copies them while it computes.
+    Close a pool, or use it in a `with` block, to end its threads.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class SlicePool:
         world: int = 1,
         seed: int = 0,
         cache: bool = True,
+        pin: bool = False,
     ) -> None:
         if batch < 1 or not 0 <= rank < world:
             raise DataError(f"batch = {batch}, rank = {rank} of {world}: batch >= 1 and 0 <= rank < world")
@@ -60,22 +67,30 @@ class SlicePool:
         if not groups:
             kind = "annotated slices" if labels else "slices"
             raise DataError(f"{version.url}: the patients {list(patients)[:5]} have no {kind}")
-        self._batch = batch
+        self._batch, self._labels, self._pin = batch, labels, pin
         self._cursor = 0
-        self._labels = labels
+        self._shape = (version.channels, *version.data_config.image_size)
         self.size = sum(group.rows for group in groups)
         """Slices, or patches an epoch, in the pool, over all ranks."""
+        own = groups if cache else share(groups, rank=rank, world=world, seed=seed)
+        reader = BlockReader(version, labels=labels, seed=seed)
         self._stream: SampleStream
         if cache:
-            rows = read_rows(version, groups, labels=labels, seed=(seed, _PATCHES))
-            self._stream = _MemoryStream(rows, rank=rank, world=world, seed=seed)
+            self._stream = _MemoryStream(reader, own, rank=rank, world=world, seed=seed)
         else:
-            own = _share(groups, rank=rank, world=world, seed=seed)
-            self._stream = WindowStream(version, own, labels=labels, seed=(seed, rank))
+            self._stream = WindowStream(reader, own, seed=(seed, rank))
+
+    def __enter__(self) -> SlicePool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def cursor(self) -> int:
-        """Slices drawn so far by this rank; set it to continue from there."""
+        """Samples drawn so far by this rank; set it to continue from there."""
         return self._cursor
 
     @cursor.setter
@@ -85,67 +100,50 @@ class SlicePool:
         self._cursor = value
 
     def next(self) -> Batch:
-        """Images (B, C, *S) float32 and labels (B, *S) uint8, or none without `labels`."""
-        rows = self._stream.take(self._cursor, self._batch)
+        """Images (B, C, *S) float16 and labels (B, *S) uint8, or none without `labels`.
+
+        Raises what `BlockReader.read` raises; the cursor then stays where it was.
+        """
+        images = torch.empty((self._batch, *self._shape), dtype=torch.float16, pin_memory=self._pin)
+        labels = None
+        if self._labels:
+            labels = torch.empty((self._batch, *self._shape[1:]), dtype=torch.uint8, pin_memory=self._pin)
+        to_image, to_label = images.numpy(), None if labels is None else labels.numpy()
+        for slot, place in enumerate(self._stream.take(self._cursor, self._batch)):
+            target = None if to_label is None else to_label[slot]
+            place.block.copy(place.row, place.epoch, to_image[slot], target)
         self._cursor += self._batch
-        labels = None if rows.labels is None else torch.from_numpy(rows.labels)
-        return torch.from_numpy(rows.images).float(), labels
+        return images, labels
 
-
-class TrainingFeed:
-    """Labelled and unlabelled batches side by side."""
-
-    def __init__(self, labeled: SlicePool, unlabeled: SlicePool | None) -> None:
-        self._pools = {"labeled": labeled} | ({} if unlabeled is None else {"unlabeled": unlabeled})
-
-    def next(self) -> dict[str, torch.Tensor]:
-        """`labeled_image`, `labeled_label` and, where there is an unlabelled pool, `unlabeled_image`."""
-        batch: dict[str, torch.Tensor] = {}
-        for name, pool in self._pools.items():
-            images, labels = pool.next()
-            batch[f"{name}_image"] = images
-            if labels is not None:
-                batch[f"{name}_label"] = labels
-        return batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The pools' cursors."""
-        return {name: pool.cursor for name, pool in self._pools.items()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where `state` was taken. Raises `DataError` when it is another feed's."""
-        if state.keys() != self._pools.keys():
-            raise DataError(f"the saved feed has the pools {sorted(state)}, this one {sorted(self._pools)}")
-        for name, pool in self._pools.items():
-            pool.cursor = state[name]
+    def close(self) -> None:
+        """Stop reading ahead. The pool cannot be used any more."""
+        self._stream.close()
 
 
 class _MemoryStream:
     """All rows in memory: epoch after epoch of one common permutation, dealt out to the ranks."""
 
-    def __init__(self, rows: Rows | BrickRows, *, rank: int, world: int, seed: int) -> None:
-        self._rows, self._rank, self._world, self._seed = rows, rank, world, seed
+    def __init__(
+        self, reader: BlockReader, groups: Sequence[RowGroup], *, rank: int, world: int, seed: int
+    ) -> None:
+        self._rank, self._world, self._seed = rank, world, seed
+        with reader:
+            self._blocks = [block.result() for block in [reader.submit(group) for group in groups]]
+        self._group = np.repeat(np.arange(len(groups)), [group.rows for group in groups])
+        self._row = np.concatenate([np.arange(group.rows) for group in groups])
         self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
-    def take(self, start: int, count: int) -> Rows:
+    def take(self, start: int, count: int) -> list[Place]:
         """See `SampleStream`."""
-        size = len(self._rows)
         positions = np.arange(start, start + count) * self._world + self._rank
-        epochs, places = positions // size, positions % size
+        epochs, places = np.divmod(positions, len(self._row))
         needed = range(int(epochs[0]), int(epochs[-1]) + 1)
         self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in needed}
-        index = np.array([self._orders[int(e)][p] for e, p in zip(epochs, places, strict=True)])
-        return self._rows.take(index, epochs)
+        rows = [(self._orders[int(e)][p], int(e)) for e, p in zip(epochs, places, strict=True)]
+        return [Place(self._blocks[self._group[row]], int(self._row[row]), epoch) for row, epoch in rows]
+
+    def close(self) -> None:
+        """See `SampleStream`."""
 
     def _order(self, epoch: int) -> npt.NDArray[np.intp]:
-        return np.random.default_rng((self._seed, epoch)).permutation(len(self._rows))
-
-
-def _share(groups: Sequence[RowGroup], *, rank: int, world: int, seed: int) -> list[RowGroup]:
-    """This rank's row groups: fixed for the run, so that it reads its own part of the shards."""
-    if len(groups) < world:
-        raise DataError(
-            f"{len(groups)} row groups cannot be shared among {world} workers: cache the pool, or use fewer"
-        )
-    order = np.random.default_rng(seed).permutation(len(groups))
-    return [groups[i] for i in sorted(order[rank::world])]
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._row))

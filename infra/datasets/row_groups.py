@@ -1,18 +1,17 @@
-"""Row groups of a version as the unit of reading."""
+"""Row groups of a version: the unit of reading, and how ranks share them."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from arco_core.bricks import Brick, brick_places
-from arco_core.samples import decode_bricks, decode_images, decode_labels
-from infra.datasets.shards import open_shard
+from arco_core.bricks import brick_places
+from arco_core.errors import DataError
+from arco_core.samples import IMAGE_DTYPE
 from infra.datasets.version import CaseEntry, DatasetVersion
 
 
@@ -22,94 +21,63 @@ class RowGroup:
 
     shard: str
     index: int
+    number: int
+    """Its place among the pool's row groups: where patches are cut follows from it, not from who reads it."""
     rows: int
     """Slices, or the patches that an epoch takes from the brick."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Decoded samples: images (N, C, *S) float16 and, where asked for, labels (N, *S) uint8."""
-
-    images: npt.NDArray[np.float16]
-    labels: npt.NDArray[np.uint8] | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, index: npt.NDArray[np.intp], epochs: npt.NDArray[np.intp]) -> Rows:
-        """Copies of the rows at `index`, which are the same in all `epochs`."""
-        return Rows(self.images[index], None if self.labels is None else self.labels[index])
-
-
-class BrickRows:
-    """Decoded bricks, whose rows are patches (C, D, H, W) that are cut anew every epoch.
-
-    Where a patch lies follows from `seed`, the epoch and the row.
-    """
-
-    def __init__(self, bricks: Sequence[Brick], patch: tuple[int, ...], seed: tuple[int, ...]) -> None:
-        self._bricks, self._patch, self._seed = bricks, patch, seed
-        self._brick_of = np.repeat(np.arange(len(bricks)), [b.place.patches(patch) for b in bricks])
-
-    def __len__(self) -> int:
-        return len(self._brick_of)
-
-    def take(self, index: npt.NDArray[np.intp], epochs: npt.NDArray[np.intp]) -> Rows:
-        """Patches for the rows at `index`, each cut as in its epoch."""
-        cuts = [
-            self._bricks[self._brick_of[row]].cut(
-                self._patch, np.random.default_rng((*self._seed, int(epoch), int(row)))
-            )
-            for row, epoch in zip(index, epochs, strict=True)
-        ]
-        labels = [label for _, label in cuts if label is not None]
-        return Rows(np.stack([image for image, _ in cuts]), np.stack(labels) if labels else None)
+    first: int = 0
+    """The first of these `rows` among those of the whole row group."""
+    bytes: int
+    """Memory of the whole row group when decoded, with its labels where they are read."""
 
 
 def row_groups_of(
     version: DatasetVersion, patients: Sequence[str], *, annotated_only: bool
 ) -> list[RowGroup]:
-    """Row groups of the patients' cases, in the order of the cases."""
-    groups = []
+    """Row groups of the patients' cases, in the order of the cases.
+
+    With `annotated_only`, only of annotated cases, whose labels will then be read.
+    """
+    groups: list[RowGroup] = []
     for case in version.cases_of(patients):
         if annotated_only and not case.annotated:
             continue
-        for index, rows in zip(case.row_groups, _rows_of(version, case), strict=True):
-            groups.append(RowGroup(shard=case.shard, index=index, rows=rows))
+        for index, (rows, voxels) in zip(case.row_groups, _sizes(version, case), strict=True):
+            size = voxels * (version.channels * IMAGE_DTYPE.itemsize + annotated_only)
+            groups.append(RowGroup(shard=case.shard, index=index, number=len(groups), rows=rows, bytes=size))
     return groups
 
 
-def _rows_of(version: DatasetVersion, case: CaseEntry) -> list[int]:
-    """Rows of each of a case's row groups."""
+def _sizes(version: DatasetVersion, case: CaseEntry) -> list[tuple[int, int]]:
+    """Rows of each of a case's row groups, and the voxels of all of them."""
+    size = version.data_config.image_size
     if version.is_volumetric:
-        patch = version.data_config.image_size
-        return [place.patches(patch) for place in brick_places(case.geometry.size, patch)]
+        places = brick_places(case.geometry.size, size)
+        return [(place.patches(size), math.prod(place.shape)) for place in places]
     count = len(case.row_groups)
-    return [len(range(first, case.rows, count)) for first in range(count)]
+    rows = [len(range(first, case.rows, count)) for first in range(count)]
+    return [(n, n * math.prod(size)) for n in rows]
 
 
-def read_rows(
-    version: DatasetVersion, groups: Sequence[RowGroup], *, labels: bool, seed: tuple[int, ...]
-) -> Rows | BrickRows:
-    """The rows of `groups`, in their order. The label column is read only for `labels`.
+def share(groups: Sequence[RowGroup], *, rank: int, world: int, seed: int) -> list[RowGroup]:
+    """The part of `groups` that `rank` of `world` reads during the whole run.
 
-    `seed` decides where patches are cut; slices take no notice of it.
+    Ranks get stretches of equally many rows of a shuffled list of shards, so that each reads shards of its
+    own; where a stretch ends inside a row group, two ranks share the group's rows.
+    Raises `DataError` when there are fewer rows than ranks.
     """
-    columns = ["image", "label"] if labels else ["image"]
-    if version.is_volumetric:
-        columns += ["brick_start", "brick_shape"]
-    bricks: list[Brick] = []
-    images: list[npt.NDArray[Any]] = []
-    annotations: list[npt.NDArray[Any]] = []
-    for path, run in groupby(groups, key=lambda group: group.shard):
-        with open_shard(version.store, path) as shard:
-            table = shard.read_row_groups([group.index for group in run], columns=columns)
-        if version.is_volumetric:
-            bricks += decode_bricks(table, labels=labels)
-            continue
-        images.append(decode_images(table))
-        if labels:
-            annotations.append(decode_labels(table))
-    if version.is_volumetric:
-        return BrickRows(bricks, version.data_config.image_size, seed)
-    return Rows(np.concatenate(images), np.concatenate(annotations) if labels else None)
+    total = sum(group.rows for group in groups)
+    if total < world:
+        raise DataError(
+            f"{total} samples cannot be shared among {world} workers: use fewer workers, or more patients"
+        )
+    shards = sorted({group.shard for group in groups})
+    place = dict(zip(shards, np.random.default_rng(seed).permutation(len(shards)), strict=True))
+    begin, end = total * rank // world, total * (rank + 1) // world
+    own, position = [], 0
+    for group in sorted(groups, key=lambda group: (place[group.shard], group.index)):
+        first, last = max(begin - position, 0), min(end - position, group.rows)
+        if first < last:
+            own.append(dataclasses.replace(group, first=first, rows=last - first))
+        position += group.rows
+    return own

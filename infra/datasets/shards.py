@@ -116,12 +116,18 @@ def _deal(table: pa.Table) -> list[pa.Table]:
 
 
 @contextmanager
-def open_shard(store: Store, path: str) -> Iterator[pq.ParquetFile]:
-    """A shard open for reading row groups: memory-mapped when local, by ranged reads otherwise."""
+def open_shard(store: Store, path: str, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    """A shard open for reading row groups, with the `footer` that an earlier reader of it found.
+
+    Files are read, not mapped: one that is cut short meanwhile gives an error instead of ending the process.
+    """
     local = store.local_path(path)
     if local is not None and local.exists():
-        with pq.ParquetFile(local, memory_map=True) as parquet:
+        with pq.ParquetFile(local, metadata=footer) as parquet:
             yield parquet
     else:
-        with store.open_input(path) as source, pq.ParquetFile(source, pre_buffer=True) as parquet:
+        with (
+            store.open_input(path) as source,
+            pq.ParquetFile(source, metadata=footer, pre_buffer=True) as parquet,
+        ):
             yield parquet

@@ -2,103 +2,128 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from infra.datasets.row_groups import RowGroup, Rows, read_rows
-from infra.datasets.version import DatasetVersion
+from infra.datasets.blocks import OPEN_SHARDS, Block, BlockReader
+from infra.datasets.row_groups import RowGroup
 
-WINDOW_ROWS = 512
-"""Rows that are shuffled together, at most: 64 MiB of float16 at 256 x 256."""
-WINDOW_BYTES = 256 * 2**20
-"""Of decoded rows in a window, unless one row group has more."""
+WINDOW_BYTES = 192 * 2**20
+"""Decoded row groups that are shuffled together: about a thousand slices of 256 x 256. Two windows are in
+memory at a time."""
+
+
+class Place(NamedTuple):
+    """Where a row of a stream is found."""
+
+    block: Block
+    row: int
+    epoch: int
 
 
 class WindowStream:
     """Each epoch visits the row groups in a new order, cut into windows whose rows are shuffled.
 
-    The window after the current one is read in the background.
+    While a window is used, the next one is read in the background, across the ends of epochs too. All orders
+    follow from `seed`, so a row's place in the stream does, and reading may start anywhere.
     """
 
-    def __init__(
-        self,
-        version: DatasetVersion,
-        groups: Sequence[RowGroup],
-        *,
-        labels: bool,
-        seed: tuple[int, ...],
-        window_rows: int = WINDOW_ROWS,
-    ) -> None:
-        self._version, self._groups, self._labels = version, groups, labels
-        row_bytes = 3 * version.channels * math.prod(version.data_config.image_size)
-        self._seed, self._window_rows = seed, max(1, min(window_rows, WINDOW_BYTES // row_bytes))
-        self._group_rows = np.array([group.rows for group in groups])
-        self._epoch_rows = int(self._group_rows.sum())
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="arco-window")
-        self._loading: dict[tuple[int, int], Future[Rows]] = {}
-        self._plans: dict[int, _EpochPlan] = {}
+    def __init__(self, reader: BlockReader, groups: Sequence[RowGroup], *, seed: tuple[int, ...]) -> None:
+        self._reader, self._groups, self._seed = reader, groups, seed
+        self._epoch_rows = sum(group.rows for group in groups)
+        self._plans: dict[int, EpochPlan] = {}
+        self._open: dict[tuple[int, int], _Window] = {}
 
-    def take(self, start: int, count: int) -> Rows:
-        """Rows `start` to `start + count` of the stream; see `SampleStream`."""
-        parts: list[Rows] = []
-        while count > 0:
-            epoch, row = divmod(start, self._epoch_rows)
+    def take(self, start: int, count: int) -> list[Place]:
+        """Rows `start` to `start + count` of the stream. Raises what `BlockReader.read` raises."""
+        places: list[Place] = []
+        while len(places) < count:
+            epoch, row = divmod(start + len(places), self._epoch_rows)
             number, offset = self._plan(epoch).locate(row)
-            window = self._window(epoch, number)
-            taken = np.arange(offset, min(offset + count, len(window.images)))
-            parts.append(window.take(taken, np.full(len(taken), epoch)))
-            start, count = start + len(taken), count - len(taken)
-        images = np.concatenate([part.images for part in parts])
-        labels = [part.labels for part in parts if part.labels is not None]
-        return Rows(images, np.concatenate(labels) if labels else None)
+            window = self._enter(epoch, number)
+            stop = min(offset + count - len(places), len(window.row))
+            try:
+                places += [window.place(position, epoch) for position in range(offset, stop)]
+            except Exception:
+                self._close_windows(except_for=())  # so that another attempt reads again
+                raise
+        return places
 
-    def _plan(self, epoch: int) -> _EpochPlan:
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._close_windows(except_for=())
+        self._reader.close()
+
+    def _plan(self, epoch: int) -> EpochPlan:
         if epoch not in self._plans:
-            order = np.random.default_rng((*self._seed, epoch)).permutation(len(self._groups))
-            kept = {epoch - 1, epoch + 1} & self._plans.keys()
-            self._plans = {e: self._plans[e] for e in kept}
-            self._plans[epoch] = _EpochPlan.cut(order, self._group_rows, self._window_rows)
+            self._plans = {e: plan for e, plan in self._plans.items() if abs(e - epoch) == 1}
+            self._plans[epoch] = EpochPlan.draw(self._groups, np.random.default_rng((*self._seed, epoch)))
         return self._plans[epoch]
 
-    def _window(self, epoch: int, number: int) -> Rows:
-        """The rows of a window, shuffled; starts reading the next one."""
+    def _enter(self, epoch: int, number: int) -> _Window:
+        """A window; drops those before it, and starts reading the one after it."""
         last = number + 1 == len(self._plan(epoch).windows)
-        wanted = [(epoch, number), (epoch + 1, 0) if last else (epoch, number + 1)]
-        for key in self._loading.keys() - set(wanted):
-            self._loading.pop(key).cancel()
+        wanted = ((epoch, number), (epoch + 1, 0) if last else (epoch, number + 1))
+        self._close_windows(except_for=wanted)
         for key in wanted:
-            if key not in self._loading:
-                window = self._plan(key[0]).windows[key[1]]
-                self._loading[key] = self._reader.submit(self._read, window, (*self._seed, *key))
-        return self._loading[epoch, number].result()
+            if key not in self._open:
+                self._open[key] = self._read(*key)
+        return self._open[wanted[0]]
 
-    def _read(self, window: npt.NDArray[np.intp], seed: tuple[int, ...]) -> Rows:
-        groups = [self._groups[i] for i in np.sort(window)]
-        rows = read_rows(self._version, groups, labels=self._labels, seed=seed)
-        order = np.random.default_rng(seed).permutation(len(rows))
-        return rows.take(order, np.zeros_like(order))  # the epoch is in the seed
+    def _read(self, epoch: int, number: int) -> _Window:
+        groups = [self._groups[i] for i in self._plan(epoch).windows[number]]
+        groups.sort(key=lambda group: (group.shard, group.index))  # a disk reads forward
+        of_group = [np.arange(group.first, group.first + group.rows) for group in groups]
+        group_of_row = np.repeat(np.arange(len(groups)), [group.rows for group in groups])
+        order = np.random.default_rng((*self._seed, epoch, number)).permutation(len(group_of_row))
+        blocks = [self._reader.submit(group) for group in groups]
+        return _Window(blocks, group_of_row[order], np.concatenate(of_group)[order])
+
+    def _close_windows(self, *, except_for: Sequence[tuple[int, int]]) -> None:
+        for key in self._open.keys() - set(except_for):
+            for block in self._open.pop(key).blocks:
+                block.cancel()
 
 
 @dataclass(frozen=True)
-class _EpochPlan:
+class _Window:
+    """Row groups being read, and for each place in the window the group and the row in it."""
+
+    blocks: list[Future[Block]]
+    group: npt.NDArray[np.intp]
+    row: npt.NDArray[np.intp]
+
+    def place(self, position: int, epoch: int) -> Place:
+        return Place(self.blocks[self.group[position]].result(), int(self.row[position]), epoch)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
     """The row groups of each window of an epoch, and the row that each window starts at."""
 
     windows: list[npt.NDArray[np.intp]]
     starts: npt.NDArray[np.intp]
 
     @classmethod
-    def cut(
-        cls, order: npt.NDArray[np.intp], group_rows: npt.NDArray[np.intp], window_rows: int
-    ) -> _EpochPlan:
-        """Cut `order` wherever another `window_rows` rows have passed."""
-        starts = np.cumsum(group_rows[order]) - group_rows[order]
-        cuts = np.flatnonzero(np.diff(starts // window_rows)) + 1
-        return cls(np.split(order, cuts), starts[np.concatenate([[0], cuts])])
+    def draw(cls, groups: Sequence[RowGroup], rng: np.random.Generator) -> EpochPlan:
+        """Shuffle `groups`, and cut wherever another `WINDOW_BYTES` have passed.
+
+        Of more than `OPEN_SHARDS` shards, that many at a time are shuffled together, in an order that is
+        itself drawn: the rest need not be open.
+        """
+        shards, shard = np.unique([group.shard for group in groups], return_inverse=True)
+        turn = rng.permutation(len(shards)) // OPEN_SHARDS
+        order = np.lexsort((rng.permutation(len(groups)), turn[shard]))
+        size = np.array([group.bytes for group in groups])[order]
+        rows = np.array([group.rows for group in groups])[order]
+        cuts = np.flatnonzero(np.diff((np.cumsum(size) - size) // WINDOW_BYTES)) + 1
+        starts = (np.cumsum(rows) - rows)[np.concatenate([[0], cuts])]
+        return cls(np.split(order, cuts), starts)
 
     def locate(self, row: int) -> tuple[int, int]:
         """The window that holds the epoch's row number `row`, and the place there."""

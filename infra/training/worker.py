@@ -49,13 +49,13 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
         DataError, StoreError: the dataset or the store cannot be read.
     """
     config = job.settings
-    with _threads(config.run.threads_per_worker):
+    threads = _threads(config.run.threads_per_worker)
+    with threads, open_feed(job, rank=rank, world=world, device=device) as feed:
         recorder = Recorder(job, report) if rank == 0 else None
         resume_step = recorder.resume_step if recorder else None
         if world > 1:
             resume_step = collectives.broadcast_object(resume_step)
         state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
-        feed = open_feed(job, rank=rank, world=world)
         stage = build(job, world, device)
         passes = Passes.on(device, config.run)
         validate = _validation(job, stage, recorder, rank, world, lines_in(state))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import json
+import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +20,12 @@ import pytest
 import torch
 
 from arco_core.config import DataConfig
-from arco_core.errors import DataError
-from infra.datasets import DatasetVersion, SlicePool, TrainingFeed, prepare_dataset
-from infra.datasets.row_groups import RowGroup, row_groups_of
-from infra.datasets.windows import WindowStream
+from arco_core.errors import DataError, StoreError
+from infra.datasets import DatasetVersion, SlicePool, prepare_dataset, windows
+from infra.datasets.blocks import BlockReader
+from infra.datasets.row_groups import row_groups_of
 from infra.storage import Store
+from infra.storage.s3 import S3Backend
 from tests.conftest import write_msd_folder
 
 PATIENTS = [f"case_{n:03d}" for n in range(6)]
@@ -28,7 +35,7 @@ BOTH = pytest.mark.parametrize("cache", [True, False], ids=["memory", "windows"]
 
 def keys(batch: torch.Tensor) -> list[bytes]:
     """What tells slices apart."""
-    return [image.numpy().tobytes() for image in batch]
+    return [image.float().numpy().tobytes() for image in batch]
 
 
 def draw(pool: SlicePool, batches: int) -> list[bytes]:
@@ -66,6 +73,26 @@ def test_restored_cursor_continues_exactly(tiny: DatasetVersion, cache: bool, wo
     rewound.next()
     rewound.cursor = 10
     assert keys(rewound.next()[0]) == whole[10:15]
+
+
+def test_stopped_anywhere_it_continues_to_the_byte(
+    tiny: DatasetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while reads are in flight, and into a pool that is reading for another place."""
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * 4 * 32 * 32 * 3)  # three row groups
+
+    def pool() -> SlicePool:
+        return SlicePool(tiny, PATIENTS, labels=False, batch=3, seed=1, cache=False)
+
+    with pool() as whole, pool() as other:
+        stream = draw(whole, 40)
+        rng = np.random.default_rng(0)
+        for stop, length in zip(rng.integers(0, 35, 15), rng.integers(1, 5, 15), strict=True):
+            other.cursor = int(3 * stop)  # the reads for the place before are dropped
+            assert draw(other, int(length)) == stream[3 * stop : 3 * (stop + length)]
+            with pool() as fresh:
+                fresh.cursor = int(3 * stop)
+                assert keys(fresh.next()[0]) == stream[3 * stop : 3 * stop + 3]
 
 
 @BOTH
@@ -109,7 +136,7 @@ def test_labels_belong_to_their_images(tiny: DatasetVersion, cache: bool) -> Non
     assert pool.size == len(expected) == 16
     for _ in range(8):
         images, annotations = pool.next()
-        assert images.dtype == torch.float32 and images.shape == (4, 1, 32, 32)
+        assert images.dtype == torch.float16 and images.shape == (4, 1, 32, 32)
         assert annotations is not None and annotations.dtype == torch.uint8
         for key, label in zip(keys(images), annotations, strict=True):
             np.testing.assert_array_equal(label.numpy(), expected[key])
@@ -120,16 +147,17 @@ def test_unlabelled_pool_never_reads_labels(
     tiny: DatasetVersion, cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: set[str] = set()
-    original = pq.ParquetFile.read_row_groups
+    original = pq.ParquetFile.read_row_group
     others = set(threading.enumerate()) - {threading.current_thread()}  # may still read ahead for other tests
 
-    def spy(self: pq.ParquetFile, groups: list[int], columns: list[str]) -> object:
+    def spy(self: pq.ParquetFile, group: int, *, columns: list[str], use_threads: bool) -> object:
         if threading.current_thread() not in others:
             read.update(columns)
-        return original(self, groups, columns=columns)
+        return original(self, group, columns=columns, use_threads=use_threads)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
-    images, labels = SlicePool(tiny, PATIENTS, labels=False, batch=4, cache=cache).next()
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    with SlicePool(tiny, PATIENTS, labels=False, batch=4, cache=cache) as pool:
+        images, labels = pool.next()
     assert labels is None and len(images) == 4
     assert read == {"image"}
 
@@ -147,61 +175,6 @@ def test_batches_may_be_written_to(tiny: DatasetVersion, cache: bool) -> None:
     assert keys(pool.next()[0]) == first
 
 
-def test_windows_shuffle_rows_beyond_their_row_groups_within_bounds(tiny: DatasetVersion) -> None:
-    groups = row_groups_of(tiny, PATIENTS, annotated_only=False)
-    assert [group.rows for group in groups] == [4] * 6
-    stream = WindowStream(tiny, groups, labels=False, seed=(0, 0), window_rows=8)
-    case_of = {s.tobytes(): p for p in PATIENTS for s in tiny.read_case(p)[0]}
-    epoch = [case_of[row.astype(np.float32).tobytes()] for row in stream.take(0, ROWS).images]
-    windows = [epoch[start : start + 8] for start in range(0, ROWS, 8)]
-    assert all(len(set(window)) == 2 for window in windows)
-    assert any(window != sorted(window) and window != sorted(window)[::-1] for window in windows)
-
-
-def test_windows_of_unequal_row_groups_cover_each_epoch(
-    tiny: DatasetVersion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row groups of 1 to 5 rows; the reader is replaced by one that names rows by their group."""
-    from infra.datasets import windows
-
-    groups = [RowGroup(shard="s", index=i, rows=1 + i % 5) for i in range(17)]
-
-    def read(_: object, chosen: list[RowGroup], *, labels: bool, seed: object) -> windows.Rows:
-        return windows.Rows(np.concatenate([np.full(g.rows, g.index, np.float16) for g in chosen]), None)
-
-    monkeypatch.setattr(windows, "read_rows", read)
-    for size in (1, 7, 1000):
-        stream = WindowStream(tiny, groups, labels=False, seed=(0, 0), window_rows=size)
-        total = sum(group.rows for group in groups)
-        rows = [int(r) for start in range(0, 3 * total, 3) for r in stream.take(start, 3).images][: 3 * total]
-        for epoch in range(3):
-            counts = Counter(rows[epoch * total : (epoch + 1) * total])
-            assert counts == {group.index: group.rows for group in groups}
-
-
-def test_feed_draws_and_resumes_both_pools(tiny: DatasetVersion) -> None:
-    def feed() -> TrainingFeed:
-        return TrainingFeed(
-            SlicePool(tiny, PATIENTS, labels=True, batch=2),
-            SlicePool(tiny, PATIENTS, labels=False, batch=3),
-        )
-
-    first = feed()
-    first.next()
-    state = first.state_dict()
-    assert state == {"labeled": 2, "unlabeled": 3}
-    expected = first.next()
-    assert set(expected) == {"labeled_image", "labeled_label", "unlabeled_image"}
-    second = feed()
-    second.load_state_dict(state)
-    for key, value in second.next().items():
-        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
-    supervised = TrainingFeed(SlicePool(tiny, PATIENTS, labels=True, batch=2), None)
-    assert set(supervised.next()) == {"labeled_image", "labeled_label"}
-    with pytest.raises(DataError, match="the saved feed has the pools"):
-        supervised.load_state_dict(state)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -210,7 +183,7 @@ def test_feed_draws_and_resumes_both_pools(tiny: DatasetVersion) -> None:
         ({"patients": ["nobody"]}, "no patient nobody"),
         ({"patients": ["case_005"], "labels": True}, "have no annotated slices"),
         ({"patients": []}, "have no slices"),
-        ({"patients": ["case_000"], "cache": False, "world": 2}, "1 row groups cannot be shared among 2"),
+        ({"patients": ["case_000"], "cache": False, "world": 5}, "4 samples cannot be shared among 5"),
     ],
 )
 def test_impossible_pool_is_refused(tiny: DatasetVersion, options: dict[str, object], message: str) -> None:
@@ -239,8 +212,94 @@ def test_a_case_in_several_row_groups_is_read_in_order(
     assert (read == brightness).all() or (read == brightness[::-1]).all()  # the stack may be turned over
 
 
-def test_shard_that_is_gone_is_named(tiny: DatasetVersion, tmp_path: Path) -> None:
+@BOTH
+def test_shard_that_is_gone_is_named(tiny: DatasetVersion, cache: bool) -> None:
     entry = dataclasses.replace(tiny.cases[0], shard="labeled/gone.parquet")
     broken = DatasetVersion(tiny.store, tiny.manifest, [entry])
-    with pytest.raises(Exception, match=r"labeled/gone\.parquet does not exist"):
-        SlicePool(broken, ["case_000"], labels=True, batch=1)
+    with pytest.raises(StoreError, match=r"labeled/gone\.parquet does not exist"):
+        SlicePool(broken, ["case_000"], labels=True, batch=1, cache=cache).next()
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_damaged_shard_is_named(tiny: DatasetVersion, tmp_path: Path, damage: str) -> None:
+    """Found by a thread that reads ahead, raised where the samples are drawn, each time anew."""
+    folder = shutil.copytree(Path(tiny.url).parent, tmp_path / "copy")
+    shard = folder / tiny.cases[0].shard
+    data = shard.read_bytes()
+    size = len(data)
+    shard.write_bytes(
+        data[: size // 2] if damage == "cut" else b"PAR1" + bytes(size // 2) + data[4 + size // 2 :]
+    )
+    version = DatasetVersion.open(str(folder / tiny.version))
+    with SlicePool(version, PATIENTS, labels=False, batch=4, cache=False) as pool:
+        for _ in range(2):
+            with pytest.raises(DataError, match=f"{shard.name} cannot be read .*shard is damaged"):
+                draw(pool, 6)
+
+
+def test_a_shard_that_is_not_the_versions_is_refused(tiny: DatasetVersion) -> None:
+    entry = dataclasses.replace(tiny.cases[0], rows=7)  # its row group has 4
+    wrong = DatasetVersion(tiny.store, tiny.manifest, [entry])
+    with pytest.raises(DataError, match="has 4 rows, the version says at least 7"):
+        SlicePool(wrong, ["case_000"], labels=True, batch=1)
+
+
+def reading_threads() -> int:
+    return sum(thread.name.startswith("arco-read") for thread in threading.enumerate())
+
+
+def test_threads_end_with_the_pool(tiny: DatasetVersion) -> None:
+    gc.collect()  # pools of other tests
+    before = reading_threads()
+    with SlicePool(tiny, PATIENTS, labels=False, batch=4, cache=False) as pool:
+        pool.next()
+        assert reading_threads() > before
+    assert reading_threads() == before
+    forgotten = SlicePool(tiny, PATIENTS, labels=False, batch=4, cache=False)
+    forgotten.next()
+    del forgotten
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while reading_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reading_threads() == before
+
+
+@pytest.mark.s3
+def test_a_row_group_in_s3_is_one_request(aws: None, tiny: DatasetVersion, tmp_path: Path) -> None:
+    store = Store(f"s3://arco/{tmp_path.name}")
+    store.upload_folder(Path(tiny.url).parent, "tiny")
+    version = DatasetVersion.open(store.join("tiny", tiny.version))
+    requests: list[str] = []
+    original = S3Backend.read_range
+
+    def counting(self: S3Backend, key: str, start: int, stop: int) -> bytes:
+        requests.append(key)
+        return original(self, key, start, stop)
+
+    with pytest.MonkeyPatch.context() as patch, BlockReader(version, labels=True, seed=0) as reader:
+        patch.setattr(S3Backend, "read_range", counting)
+        groups = row_groups_of(version, ["case_000", "case_001"], annotated_only=True)
+        reader.read(groups[0])  # and the footer
+        requests.clear()
+        for group in groups:
+            reader.read(group)
+        assert len(requests) == len(groups)
+        store.delete(f"tiny/{groups[0].shard}")
+        with pytest.raises(StoreError, match=r"s3://arco/.*\.parquet"):
+            reader.read(groups[0])
+
+
+def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
+    """More than an epoch of 375 MiB through two windows of 24 MiB, and what four readers hold."""
+    raw = write_msd_folder(tmp_path / "raw", patients=2, labeled=2, shape=(256, 256, 20))
+    config = DataConfig(name="large", image_size=(256, 256), validation_fraction=0.5, test_fraction=0.0)
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+    made = subprocess.run(
+        [sys.executable, "-m", "tests.infra.datasets.large_pool", version.url],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr[-2000:]
+    result = json.loads(made.stdout.splitlines()[-1])
+    assert result["drawn"] >= 2400 and result["decoded_mib"] > 370
+    assert result["peak_mib"] < 110

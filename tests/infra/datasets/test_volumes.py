@@ -12,8 +12,8 @@ import pytest
 from arco_core.bricks import brick_places
 from arco_core.preprocess import restore_label
 from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
+from infra.datasets.blocks import BlockReader, Patches
 from infra.datasets.row_groups import row_groups_of
-from infra.datasets.windows import WindowStream
 from infra.storage import Store
 from tests.conftest import write_msd_folder
 
@@ -70,7 +70,7 @@ def test_patches_come_from_where_their_voxels_lie(volumes: DatasetVersion, cache
         images, labels = pool.next()
         assert images.shape == (4, 1, *PATCH) and labels is not None
         for image, label in zip(images.numpy(), labels.numpy(), strict=True):
-            np.testing.assert_array_equal(label, known[image[0].tobytes()])
+            np.testing.assert_array_equal(label, known[image[0].astype(np.float32).tobytes()])
             drawn.append(image.tobytes())
     assert len(set(drawn)) > 0.9 * len(drawn)
 
@@ -98,23 +98,12 @@ def test_the_cached_stream_does_not_depend_on_the_number_of_ranks(volumes: Datas
         assert set(draw(alone, 1)) == set(draw(shared[0], 1)) | set(draw(shared[1], 1))
 
 
-def test_windows_hold_bytes_not_rows(volumes: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infra.datasets import windows
-
+def test_row_groups_know_the_memory_of_their_bricks(volumes: DatasetVersion) -> None:
     groups = row_groups_of(volumes, PATIENTS, annotated_only=False)
     assert {group.rows for group in groups} == {3} and len(groups) == 24
-    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * 16**3 * 6)  # six patches
-    read: list[int] = []
-    original = windows.read_rows
-
-    def counting(version: object, chosen: list[object], **options: object) -> object:
-        read.append(len(chosen))
-        return original(version, chosen, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(windows, "read_rows", counting)
-    stream = WindowStream(volumes, groups, labels=False, seed=(0, 0))
-    stream.take(0, 72)
-    assert max(read) == 2
+    with BlockReader(volumes, labels=False, seed=0) as reader:
+        block = reader.read(groups[0])
+    assert isinstance(block, Patches) and groups[0].bytes == block.brick.image.nbytes
 
 
 def test_a_scan_smaller_than_a_patch_is_padded_with_its_darkest_value(tmp_path: Path) -> None:
