@@ -1,22 +1,27 @@
 """Scores of one segmented volume against its reference (METHOD section 7).
 
-Everything is per volume and per foreground class, on the scan's original grid. Surfaces, surface
-distances and Dice are MONAI's: a surface is the set of voxels that a 6-neighbour erosion removes,
-a distance runs from voxel centre to voxel centre.
+Everything is per volume and per foreground class, on the scan's original grid. Surfaces, distances between
+them, Dice and surface Dice are MONAI's. For ASD and HD95 a surface is the set of voxels that a 6-neighbour
+erosion removes, and a distance runs from voxel centre to voxel centre. Surface Dice (Nikolov et al. 2021,
+doi:10.2196/26151) is the share of both surfaces' area that lies within a tolerance of the other surface.
 
 Two conventions:
 
 * ``arco`` (default): ASD is the mean over both surfaces' distances pooled (average symmetric surface
-  distance); HD95 is the larger of the two directed 95th percentiles; a distance to an empty set does not
-  exist.
+  distance); HD95 is the larger of the two directed 95th percentiles. A structure that only one of the two
+  has scores Dice 0 and surface Dice 0, one that neither has scores 1 and 1, and in both cases there is no
+  distance: never 0, never a made-up large one. Who averages must say over how many volumes, and count
+  `missing` and `spurious` structures apart.
 * ``released``: what the authors' code computes, kept for tables that must be compared like with like. ASD
   runs from prediction to reference only, HD95 is the 95th percentile of the pooled distances, a missed
   structure scores (Dice 0, ASD 0, HD95 0), a false positive on an absent one (Dice 1, ASD 0, HD95 0), and an
-  absent structure rightly left out (Dice 0, ASD 0, HD95 0).
+  absent structure rightly left out (Dice 0, ASD 0, HD95 0). That code gives distances in voxels, and has no
+  surface Dice: here it is the one of ``arco``.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +30,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_dice, compute_surface_dice
 from monai.metrics.utils import get_edge_surface_distance
 
 from arco_core.errors import DataError
 
 Convention = Literal["arco", "released"]
 CONVENTIONS: tuple[Convention, ...] = ("arco", "released")
+TOLERANCE_MM = 2.0
+"""Of the surface Dice by default: about one voxel in the plane of a cardiac scan."""
 
 _BoolVolume = npt.NDArray[np.bool_]
 _Distances = tuple[float, float]
@@ -45,12 +52,36 @@ class ClassScore:
     class_name: str
     dice: float
     """Between 0 and 1."""
+    surface_dice: float
+    """Between 0 and 1."""
     asd_mm: float | None
     hd95_mm: float | None
     asd_voxel: float | None
     hd95_voxel: float | None
-    missing: bool
-    """The reference has the structure and the prediction has not a voxel of it."""
+    predicted_voxels: int
+    reference_voxels: int
+    voxel_mm3: float
+    """Volume of a voxel."""
+
+    @property
+    def predicted_ml(self) -> float:
+        """Volume of the prediction."""
+        return self.predicted_voxels * self.voxel_mm3 / 1000
+
+    @property
+    def reference_ml(self) -> float:
+        """Volume of the reference."""
+        return self.reference_voxels * self.voxel_mm3 / 1000
+
+    @property
+    def missing(self) -> bool:
+        """The reference has the structure and the prediction has not a voxel of it."""
+        return self.reference_voxels > 0 and self.predicted_voxels == 0
+
+    @property
+    def spurious(self) -> bool:
+        """The prediction has the structure and the reference has not a voxel of it."""
+        return self.predicted_voxels > 0 and self.reference_voxels == 0
 
 
 def score_case(
@@ -60,6 +91,7 @@ def score_case(
     classes: Sequence[str],
     *,
     convention: Convention = "arco",
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> list[ClassScore]:
     """Score every foreground class of one volume.
 
@@ -69,20 +101,28 @@ def score_case(
         spacing_mm: size of a voxel along X, Y and Z in mm.
         classes: class names, background first; the background is not scored.
         convention: `arco` or `released`, see the module's docstring.
+        tolerance_mm: of the surface Dice.
 
     Raises:
-        DataError: the shapes differ, a value is not a class, or the spacing is impossible.
+        DataError: the shapes differ, a value is not a class, or spacing or tolerance are impossible.
     """
     spacing_mm = tuple(float(s) for s in spacing_mm)
     _check(prediction, reference, spacing_mm, classes, convention)
+    check_tolerance(tolerance_mm)
     with warnings.catch_warnings():
         # MONAI 1.6 warns of an argument that it passes to itself.
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
         return [
-            _score_class(prediction == index, reference == index, spacing_mm, name, convention)
+            _score_class(prediction == index, reference == index, spacing_mm, name, convention, tolerance_mm)
             for index, name in enumerate(classes)
             if index > 0
         ]
+
+
+def check_tolerance(tolerance_mm: float) -> None:
+    """Raise `DataError` unless surfaces can be `tolerance_mm` apart."""
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise DataError(f"tolerance {tolerance_mm:g} mm: must be a number from 0.")
 
 
 def _check(
@@ -115,17 +155,19 @@ def _score_class(
     spacing_mm: tuple[float, ...],
     name: str,
     convention: Convention,
+    tolerance_mm: float,
 ) -> ClassScore:
-    predicted, present = bool(prediction.any()), bool(reference.any())
+    predicted, present = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     voxel: _Distances | None = None
     mm: _Distances | None = None
+    surface_dice = 1.0 if predicted == present == 0 else 0.0
     if predicted and present:
         box = _union_box(prediction, reference)
         pair = _as_batch(prediction[box]), _as_batch(reference[box])
         dice = float(compute_dice(*pair))
-        distances = _arco_distances if convention == "arco" else _released_distances
-        voxel = distances(*pair, _VOXEL)
-        mm = voxel if spacing_mm == _VOXEL else distances(*pair, spacing_mm)
+        surface_dice = _surface_dice(*pair, spacing_mm, tolerance_mm)
+        voxel = _distances(*pair, _VOXEL, convention)
+        mm = voxel if spacing_mm == _VOXEL else _distances(*pair, spacing_mm, convention)
     elif convention == "arco":
         dice = 1.0 if predicted == present else 0.0
     else:
@@ -134,11 +176,14 @@ def _score_class(
     return ClassScore(
         class_name=name,
         dice=dice,
+        surface_dice=surface_dice,
         asd_mm=mm[0] if mm else None,
         hd95_mm=mm[1] if mm else None,
         asd_voxel=voxel[0] if voxel else None,
         hd95_voxel=voxel[1] if voxel else None,
-        missing=present and not predicted,
+        predicted_voxels=predicted,
+        reference_voxels=present,
+        voxel_mm3=math.prod(spacing_mm),
     )
 
 
@@ -156,24 +201,37 @@ def _as_batch(mask: _BoolVolume) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(mask))[None, None]
 
 
-def _arco_distances(
-    prediction: torch.Tensor, reference: torch.Tensor, spacing: Sequence[float]
-) -> _Distances:
-    """(ASD, HD95) of two non-empty masks (1, 1, X, Y, Z), symmetric, in the unit of `spacing`."""
-    asd = compute_average_surface_distance(
-        prediction, reference, include_background=True, symmetric=True, spacing=list(spacing)
+def _surface_dice(
+    prediction: torch.Tensor, reference: torch.Tensor, spacing_mm: Sequence[float], tolerance_mm: float
+) -> float:
+    """Surface Dice of two non-empty masks (1, 1, X, Y, Z), by the area of their surface elements."""
+    return float(
+        compute_surface_dice(
+            prediction,
+            reference,
+            [tolerance_mm],
+            include_background=True,
+            spacing=list(spacing_mm),
+            use_subvoxels=True,
+        )
     )
-    hd95 = compute_hausdorff_distance(
-        prediction, reference, include_background=True, percentile=95, spacing=list(spacing)
-    )
-    return float(asd), float(hd95)
 
 
-def _released_distances(
-    prediction: torch.Tensor, reference: torch.Tensor, spacing: Sequence[float]
+def _distances(
+    prediction: torch.Tensor, reference: torch.Tensor, spacing: Sequence[float], convention: Convention
 ) -> _Distances:
-    """(ASD, HD95) as medpy's `asd` (one-sided) and `hd95` (pooled), which the authors' code calls."""
-    _, distances, _ = get_edge_surface_distance(
+    """(ASD, HD95) of two non-empty masks (1, 1, X, Y, Z), in the unit of `spacing`.
+
+    By `released`, as medpy's `asd` (one-sided) and `hd95` (pooled), which the authors' code calls.
+    """
+    _, (to_reference, to_prediction), _ = get_edge_surface_distance(
         prediction[0, 0], reference[0, 0], spacing=list(spacing), symmetric=True
     )
-    return float(distances[0].mean()), float(torch.quantile(torch.cat(distances), 0.95))
+    both = torch.cat((to_reference, to_prediction))
+    if convention == "released":
+        return float(to_reference.mean()), _percentile_95(both)
+    return float(both.mean()), max(_percentile_95(to_reference), _percentile_95(to_prediction))
+
+
+def _percentile_95(distances: torch.Tensor) -> float:
+    return float(np.percentile(distances.numpy(), 95))  # torch's quantile takes 2^24 numbers at most

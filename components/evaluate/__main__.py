@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from arco_core.metrics import CONVENTIONS
+from arco_core.metrics import CONVENTIONS, TOLERANCE_MM
 from components.command_line import exit_on_error
 from components.evaluate import evaluate, results_table
 from components.model_ref import add_model_option, parse_models
@@ -19,6 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="URL of the run folder")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--convention", default="arco", choices=CONVENTIONS, help="of the metrics")
+    parser.add_argument(
+        "--tolerance-mm", type=float, default=TOLERANCE_MM, help="of the surface Dice; default %(default)s"
+    )
     add_model_option(parser)
     options = vars(parser.parse_args(arguments))
     with exit_on_error():

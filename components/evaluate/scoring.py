@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from arco_core.dice import confusion_matrix
 from arco_core.errors import DataError
 from arco_core.inference import segment_prepared
-from arco_core.metrics import ClassScore, Convention, score_case
+from arco_core.metrics import TOLERANCE_MM, ClassScore, Convention, score_case
 from arco_core.preprocess import restore_label
 from components.model_ref import ModelRef
 from infra.datasets import CaseEntry, DatasetVersion
 from infra.progress import Progress
 from infra.training.load import load_network
 from infra.training.stage_job import StageJob
+from infra.training.worker import finished
+
+CheckpointName = Literal["last", "best"]
+CHECKPOINTS: tuple[CheckpointName, ...] = ("last", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,10 @@ class TrainedModel:
     ref: ModelRef
     network: nn.Module
     job: StageJob
+    step: int
+    """Optimiser steps of the last stage behind it."""
+    checkpoints: tuple[CheckpointName, ...] = ("last",)
+    """Which of its training's checkpoints it is: the last, the best on validation, or both."""
 
     def segment(self, images: npt.NDArray[np.float32], image_size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         """Class indices (N, *S) of slices or volumes (N, C, *S), prepared for `image_size`."""
@@ -40,30 +50,72 @@ class CaseScore:
     """The score of one structure in one volume by one model."""
 
     method: str
+    labeled: int
+    """Labelled patients that it was trained on."""
     seed: int
+    checkpoint: CheckpointName
+    patient_id: str
     case_id: str
     score: ClassScore
+
+
+ModelKey = tuple[str, int, CheckpointName]
+"""Method, seed and checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What came of scoring models on one set of cases."""
+
+    cases: list[CaseScore] = field(default_factory=list)
+    confusion: dict[ModelKey, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Voxels by reference class (row) and predicted class (column), over all cases."""
+
+    def of(self, checkpoint: CheckpointName) -> list[CaseScore]:
+        """The scores of every training's `last` or `best` checkpoint."""
+        return [s for s in self.cases if s.checkpoint == checkpoint]
 
 
 def load_models(refs: Sequence[ModelRef], version: DatasetVersion, split: str) -> list[TrainedModel]:
     """Load the networks, onto a GPU where there is one, and check that scoring them on `split` is fair.
 
+    Behind each model that was validated during training comes its best checkpoint, where that is another one.
+
     Raises:
-        DataError: there is no model or one twice, a model knows other classes than the dataset or was trained
-            on patients of `split`, or models of one seed were trained on different labelled patients.
+        DataError: there is no model or one twice, a model knows other classes than the dataset, was trained
+            on patients of `split` or has left no result, or models of one seed were trained on different
+            labelled patients, or models on different numbers of them.
     """
     keys = [(ref.method, ref.seed) for ref in refs]
     if not refs or len(set(keys)) < len(keys):
         raise DataError(f"models to evaluate {keys}: name at least one, and each method and seed once.")
-    models = []
-    for ref in refs:
-        network, job = load_network(ref.checkpoint)
-        gpu = job.settings.run.device != "cpu" and torch.cuda.is_available()
-        models.append(TrainedModel(ref=ref, network=network.to("cuda" if gpu else "cpu"), job=job))
+    models = [model for ref in refs for model in _load(ref)]
     for model in models:
         _check_model(model, version, split)
     _check_same_labels(models)
     return models
+
+
+def _load(ref: ModelRef) -> Iterator[TrainedModel]:
+    network, job = load_network(ref.checkpoint)
+    result = finished(job)
+    if result is None:
+        raise DataError(f"{job.title}: {job.run_url}/{job.folder} holds no result: run the stage again.")
+    gpu = job.settings.run.device != "cpu" and torch.cuda.is_available()
+    device, best = "cuda" if gpu else "cpu", result.best
+    last_is_best = best is not None and best.step == result.steps
+    yield TrainedModel(
+        ref=ref,
+        network=network.to(device),
+        job=job,
+        step=result.steps,
+        checkpoints=CHECKPOINTS if last_is_best else ("last",),
+    )
+    if best is not None and not last_is_best:
+        network, _ = load_network(best.checkpoint_url)
+        yield TrainedModel(
+            ref=ref, network=network.to(device), job=job, step=best.step, checkpoints=("best",)
+        )
 
 
 def annotated_cases(version: DatasetVersion, split: str) -> list[CaseEntry]:
@@ -78,37 +130,57 @@ def annotated_cases(version: DatasetVersion, split: str) -> list[CaseEntry]:
 
 
 def score_models(
-    version: DatasetVersion, models: Sequence[TrainedModel], split: str, *, convention: Convention
-) -> list[CaseScore]:
+    version: DatasetVersion,
+    models: Sequence[TrainedModel],
+    split: str,
+    *,
+    convention: Convention,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> Scores:
     """Scores of every model, annotated case and structure, on the original grids."""
     cases = annotated_cases(version, split)
-    scores: list[CaseScore] = []
+    scores = Scores()
     with Progress(f"evaluate, {split}", total=len(cases), unit="volumes") as progress:
         for done, case in enumerate(cases, start=1):
-            scores += _score_case(version, models, case, convention)
+            images, _ = version.read_case(case.case_id)
+            reference = version.reference(case.case_id)
+            if reference is None:
+                raise DataError(
+                    f"{version.url} has no reference of the annotated case {case.case_id}: prepare it again."
+                )
+            for model in models:
+                mask = restore_label(model.segment(images, version.data_config.image_size), case.geometry)
+                found = score_case(
+                    mask, reference, case.geometry.voxel_spacing_mm, version.classes,
+                    convention=convention, tolerance_mm=tolerance_mm,
+                )  # fmt: skip
+                _add(scores, model, case, found, confusion_matrix(mask, reference, len(version.classes)))
             progress.update(done)
     return scores
 
 
-def _score_case(
-    version: DatasetVersion, models: Sequence[TrainedModel], case: CaseEntry, convention: Convention
-) -> list[CaseScore]:
-    images, _ = version.read_case(case.case_id)
-    reference = version.reference(case.case_id)
-    if reference is None:
-        raise DataError(
-            f"{version.url} has no reference of the annotated case {case.case_id}: prepare it again."
-        )
-    scores = []
-    for model in models:
-        mask = restore_label(model.segment(images, version.data_config.image_size), case.geometry)
-        scores += [
-            CaseScore(method=model.ref.method, seed=model.ref.seed, case_id=case.case_id, score=score)
-            for score in score_case(
-                mask, reference, case.geometry.voxel_spacing_mm, version.classes, convention=convention
+def _add(
+    scores: Scores,
+    model: TrainedModel,
+    case: CaseEntry,
+    found: Sequence[ClassScore],
+    confusion: npt.NDArray[np.int64],
+) -> None:
+    for checkpoint in model.checkpoints:
+        scores.cases.extend(
+            CaseScore(
+                method=model.ref.method,
+                labeled=len(model.job.labeled_patients),
+                seed=model.ref.seed,
+                checkpoint=checkpoint,
+                patient_id=case.patient_id,
+                case_id=case.case_id,
+                score=score,
             )
-        ]
-    return scores
+            for score in found
+        )
+        key = (model.ref.method, model.ref.seed, checkpoint)
+        scores.confusion[key] = scores.confusion.get(key, 0) + confusion
 
 
 def _check_model(model: TrainedModel, version: DatasetVersion, split: str) -> None:
@@ -128,7 +200,7 @@ def _check_model(model: TrainedModel, version: DatasetVersion, split: str) -> No
 
 
 def _check_same_labels(models: Sequence[TrainedModel]) -> None:
-    """Methods are compared seed by seed, which is fair only with the same labels."""
+    """Methods are compared seed by seed, which is fair only with the same labels; tables need one amount."""
     first: dict[int, TrainedModel] = {}
     for model in models:
         other = first.setdefault(model.ref.seed, model)
@@ -138,3 +210,9 @@ def _check_same_labels(models: Sequence[TrainedModel]) -> None:
                 f"{', '.join(other.job.labeled_patients)}, {model.ref.method} on "
                 f"{', '.join(model.job.labeled_patients)}: train both on the same labelled patients."
             )
+    amounts = sorted({len(model.job.labeled_patients) for model in models})
+    if len(amounts) > 1:
+        raise DataError(
+            f"models trained on {', '.join(map(str, amounts))} labelled patients: evaluate each amount into "
+            "a run folder of its own, and set them side by side with arco compare."
+        )

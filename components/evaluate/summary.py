@@ -1,33 +1,105 @@
 """From scores of cases to the numbers of a table.
 
 A method's score is the mean over volumes, then over structures, then over seeds; its spread is the standard
-deviation over seeds. Distances that do not exist take no part in a mean; missing structures are counted.
+deviation over seeds, its interval a bootstrap over patients. Distances that do not exist take no part in a
+mean: how many there are is told, and missing and spurious structures are counted apart.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from components.evaluate.scoring import CaseScore
+from components.evaluate.statistics import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Floats,
+    bootstrap_means,
+    holm,
+    interval,
+    mean_over,
+    paired_test,
+)
 from components.model_ref import BASELINE
 
-METRICS = ("dice", "asd_mm", "hd95_mm", "asd_voxel", "hd95_voxel")
+METRICS = ("dice", "surface_dice", "asd_mm", "hd95_mm", "asd_voxel", "hd95_voxel")
+TESTED = ("dice", "surface_dice", "asd_mm", "hd95_mm")
+"""What methods are tested on."""
+STATISTICS = {
+    "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "level": LEVEL, "unit": "patient"},
+    "test": "Wilcoxon signed-rank, two-sided, over patients; Holm over all pairs of methods of a metric",
+}
+
+
+class Scored:
+    """Scores of one set of cases by several methods and seeds, as arrays."""
+
+    def __init__(self, scores: Sequence[CaseScore]) -> None:
+        self.methods = _unique(s.method for s in scores)
+        self.structures = _unique(s.score.class_name for s in scores)
+        self.cases = sorted({s.case_id for s in scores})
+        patients = {s.case_id: s.patient_id for s in scores}
+        self.patients = sorted(set(patients.values()))
+        self.patient_of = np.array([self.patients.index(patients[case]) for case in self.cases])
+        self._scores = {
+            method: {(s.seed, s.score.class_name, s.case_id): s for s in scores if s.method == method}
+            for method in self.methods
+        }
+
+    def seeds(self, method: str) -> list[int]:
+        """Sorted."""
+        return sorted({seed for seed, _, _ in self._scores[method]})
+
+    def values(self, method: str, metric: str) -> Floats:
+        """(seeds, structures, cases); NaN where there is no score or no distance."""
+        own = self._scores[method]
+        keys = itertools.product(self.seeds(method), self.structures, self.cases)
+        found = [getattr(own[key].score, metric) if key in own else None for key in keys]
+        shape = (-1, len(self.structures), len(self.cases))
+        return np.array([math.nan if v is None else v for v in found], np.float64).reshape(shape)
 
 
 def summarize_methods(scores: Sequence[CaseScore]) -> dict[str, Any]:
-    """For each method: every metric's means and spreads, and how many structures are `missing`.
+    """For each method: every metric's means, spreads and intervals, and the counts of structures.
 
-    Dice is a fraction. A mean over nothing, and the spread of a single seed, are None.
+    Dice and surface Dice are fractions. A mean over nothing, the spread of a single seed, and the interval of
+    a single patient are None.
     """
+    scored = Scored(scores)
     summary: dict[str, Any] = {}
-    for method in _unique(s.method for s in scores):
+    for method in scored.methods:
+        seeds = scored.seeds(method)
+        summary[method] = {m: _summarize(scored, scored.values(method, m), seeds) for m in METRICS}
         own = [s for s in scores if s.method == method]
-        summary[method] = {metric: _summarize(own, metric) for metric in METRICS} | _count_missing(own)
+        summary[method] |= _count(own, "missing") | _count(own, "spurious")
     return summary
+
+
+def compare_methods(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
+    """Every pair of methods, metric by metric: the second minus the first, tested over patients.
+
+    A patient's value is the mean over seeds, over the patient's volumes, and over structures; structures for
+    which either method has no distance in any seed take no part. `p_holm` is corrected over the pairs.
+    """
+    scored = Scored(scores)
+    tests: list[dict[str, Any]] = []
+    for metric in TESTED:
+        cells = {m: mean_over(scored.values(m, metric), 0) for m in scored.methods}
+        family = [
+            {"metric": metric, "first": first, "second": second}
+            | paired_test(_by_patient(cells[second] - cells[first], scored))
+            for first, second in itertools.combinations(scored.methods, 2)
+        ]
+        for test, p in zip(family, holm([t["p"] for t in family]), strict=True):
+            tests.append(test | {"p_holm": p})
+    return tests
 
 
 def paired_differences(methods: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +115,10 @@ def paired_differences(methods: dict[str, Any]) -> dict[str, Any]:
             differences = list(per_seed.values())
             paired[method] = {
                 "baseline": BASELINE,
-                "dice": {"mean": _mean(differences), "sd": _sd(differences), "per_seed": per_seed},
-            }
+                "dice": {
+                    "mean": statistics.fmean(differences), "sd": _sd(differences), "per_seed": per_seed
+                },
+            }  # fmt: skip
     return paired
 
 
@@ -54,59 +128,58 @@ def best_seed(summary: Mapping[str, Any], method: str) -> int:
     return min((int(seed) for seed in per_seed), key=lambda seed: (-per_seed[str(seed)], seed))
 
 
-def cases_csv(scores: Iterable[CaseScore]) -> str:
-    """One line a method, seed, case and structure; an empty cell is a distance that does not exist."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "seed", "case", "class", *METRICS, "missing"])
-    for s in scores:
-        values = [getattr(s.score, metric) for metric in METRICS]
-        cells = ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([s.method, s.seed, s.case_id, s.score.class_name, *cells, int(s.score.missing)])
-    return out.getvalue()
-
-
-def _summarize(scores: Sequence[CaseScore], metric: str) -> dict[str, Any]:
-    structures = _unique(s.score.class_name for s in scores)
-    table = {
-        seed: {
-            name: _mean(
-                getattr(s.score, metric) for s in scores if s.seed == seed and s.score.class_name == name
-            )
-            for name in structures
-        }
-        for seed in sorted({s.seed for s in scores})
+def _summarize(scored: Scored, values: Floats, seeds: Sequence[int]) -> dict[str, Any]:
+    """Of one method and metric; `values` is (seeds, structures, cases)."""
+    table = mean_over(values, 2)
+    per_seed = mean_over(table, 1)
+    names = scored.structures
+    columns = dict(zip(names, table.T, strict=True))
+    summary: dict[str, Any] = {
+        "mean": _number(mean_over(per_seed, 0)),
+        "sd": _sd(per_seed.tolist()),
+        "interval": None,
+        "per_class": {name: _number(mean_over(column, 0)) for name, column in columns.items()},
+        "per_class_sd": {name: _sd(column.tolist()) for name, column in columns.items()},
+        "per_class_interval": dict.fromkeys(names),
+        "per_seed": {str(seed): _number(v) for seed, v in zip(seeds, per_seed, strict=True)},
+        "per_seed_and_class": {
+            str(seed): {name: _number(v) for name, v in zip(names, row, strict=True)}
+            for seed, row in zip(seeds, table, strict=True)
+        },
+        "values": {"present": int((~np.isnan(values)).sum()), "of": values.size},
     }
-    per_seed = {str(seed): _mean(row.values()) for seed, row in table.items()}
-    columns = {name: [row[name] for row in table.values()] for name in structures}
-    return {
-        "mean": _mean(per_seed.values()),
-        "sd": _sd(per_seed.values()),
-        "per_class": {name: _mean(column) for name, column in columns.items()},
-        "per_class_sd": {name: _sd(column) for name, column in columns.items()},
-        "per_seed": per_seed,
-        "per_seed_and_class": {str(seed): row for seed, row in table.items()},
-    }
+    if len(scored.patients) > 1:
+        resampled = bootstrap_means(values, scored.patient_of)
+        summary["interval"] = interval(mean_over(mean_over(resampled, 1), 0))
+        by_class = mean_over(resampled, 0)
+        summary["per_class_interval"] = {n: interval(r) for n, r in zip(names, by_class, strict=True)}
+    return summary
 
 
-def _count_missing(scores: Sequence[CaseScore]) -> dict[str, Any]:
-    missing = [s for s in scores if s.score.missing]
+def _by_patient(cells: Floats, scored: Scored) -> Floats:
+    """(structures, cases) -> (patients,): mean over the patient's volumes, then over structures."""
+    columns = [mean_over(cells[:, scored.patient_of == p], 1) for p in range(len(scored.patients))]
+    return mean_over(np.array(columns), 1)
+
+
+def _count(scores: Sequence[CaseScore], what: str) -> dict[str, Any]:
+    """How many structures are `missing` or `spurious`: in all, by class and by seed."""
+    found = [s for s in scores if getattr(s.score, what)]
     structures = _unique(s.score.class_name for s in scores)
     seeds = sorted({s.seed for s in scores})
     return {
-        "missing": len(missing),
-        "missing_per_class": {name: sum(s.score.class_name == name for s in missing) for name in structures},
-        "missing_per_seed": {str(seed): sum(s.seed == seed for s in missing) for seed in seeds},
+        what: len(found),
+        f"{what}_per_class": {name: sum(s.score.class_name == name for s in found) for name in structures},
+        f"{what}_per_seed": {str(seed): sum(s.seed == seed for s in found) for seed in seeds},
     }
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    present = [v for v in values if v is not None]
-    return statistics.fmean(present) if present else None
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
-def _sd(values: Iterable[float | None]) -> float | None:
-    present = [v for v in values if v is not None]
+def _sd(values: Iterable[float]) -> float | None:
+    present = [v for v in values if not math.isnan(v)]
     return statistics.stdev(present) if len(present) > 1 else None
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arco_core.dice import volume_dice
+from arco_core.dice import confusion_matrix, volume_dice
 from arco_core.metrics import score_case
 
 CLASSES = ("background", "a", "b", "c")
@@ -23,3 +23,8 @@ def test_by_hand() -> None:
     prediction[0, 0, 0] = reference[0, 0] = 1
     reference[1, 1, 1] = 2
     assert volume_dice(prediction, reference, 4) == (2 / 3, 0.0, 1.0)
+
+
+def test_confusion_has_reference_rows_and_predicted_columns() -> None:
+    reference, prediction = np.array([[[0, 0, 1, 2]]], np.uint8), np.array([[[0, 2, 1, 1]]], np.uint8)
+    assert confusion_matrix(prediction, reference, 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]

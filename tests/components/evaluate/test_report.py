@@ -23,7 +23,7 @@ from components.evaluate.summary import paired_differences, summarize_methods
 from components.evaluate.training_log import StageLog, read_stage_logs, seconds_of, steps_of
 from infra.datasets import DatasetVersion
 from tests.components.conftest import TrainedRun
-from tests.components.test_evaluate import score
+from tests.components.evaluate.scores import score
 
 Mask = npt.NDArray[np.bool_]
 
@@ -178,8 +178,9 @@ def test_of_a_real_run(trained_run: TrainedRun) -> None:
     """Overlays and logs as the evaluation gathers them."""
     version = DatasetVersion.open(trained_run.dataset)
     models = load_models(trained_run.models, version, "validation")
-    scores = score_models(version, models, "validation", convention="arco")
-    overlays = make_overlays(version, models[:2], scores, models[0])
+    scores = score_models(version, models, "validation", convention="arco").of("last")
+    last = [m for m in models if "last" in m.checkpoints]
+    overlays = make_overlays(version, last[:2], scores, last[0])
     assert [o.rank for o in overlays] == ["Best"]  # one validation patient
     assert [panel.method for panel in overlays[0].panels] == ["arco-sg", "supervised"]
     assert overlays[0].pixel_mm == (1.5, 1.5)

@@ -1,131 +1,27 @@
-"""Scores of models: fair, paired, aggregated as the method page says, and written whole or not at all."""
+"""Scores of models: fair, of both checkpoints, and written whole or not at all."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from arco_core.errors import DataError, StoreError
-from arco_core.metrics import ClassScore
-from components.evaluate import evaluate, results_table
+from components.evaluate import evaluate, scoring
 from components.evaluate.__main__ import main
-from components.evaluate.scoring import CaseScore, TrainedModel, load_models, score_models
-from components.evaluate.summary import best_seed, cases_csv, paired_differences, summarize_methods
+from components.evaluate.scoring import TrainedModel, load_models, score_models
+from components.evaluate.tables import read_cases
 from components.model_ref import ModelRef, method_title
 from infra.datasets import DatasetVersion
+from infra.training.in_process import run_in_process
+from infra.training.load import load_network
+from infra.training.worker import finished
 from tests.components.conftest import TrainedRun
 from tests.infra.training.jobs import make_job
-
-
-def score(
-    method: str,
-    seed: int,
-    case: str,
-    name: str,
-    dice: float,
-    distance: float | None = 1.0,
-    missing: bool = False,
-) -> CaseScore:
-    return CaseScore(
-        method=method,
-        seed=seed,
-        case_id=case,
-        score=ClassScore(
-            class_name=name, dice=dice, missing=missing,
-            asd_mm=distance, hd95_mm=distance, asd_voxel=distance, hd95_voxel=distance,
-        ),
-    )  # fmt: skip
-
-
-SCORES = [
-    score("supervised", 0, "p", "a", 0.5),
-    score("supervised", 0, "q", "a", 0.7, 3.0),
-    score("supervised", 0, "p", "b", 0.4),
-    score("supervised", 0, "q", "b", 0.0, None, missing=True),
-    score("supervised", 1, "p", "a", 0.8, None, missing=True),
-    score("supervised", 1, "q", "a", 0.8),
-    score("supervised", 1, "p", "b", 0.6),
-    score("supervised", 1, "q", "b", 0.6),
-    score("arco-sg", 0, "p", "a", 1.0, None),
-    score("arco-sg", 0, "p", "b", 0.5, None),
-    score("arco-sg", 1, "p", "a", 1.0, None),
-    score("arco-sg", 1, "p", "b", 0.7, None),
-    score("arco-sg", 2, "p", "a", 0.1, None),
-    score("arco-sg", 2, "p", "b", 0.1, None),
-]
-
-
-def test_mean_over_volumes_then_structures_then_seeds() -> None:
-    dice = summarize_methods(SCORES)["supervised"]["dice"]
-    assert dice["per_seed_and_class"] == {
-        "0": {"a": pytest.approx(0.6), "b": pytest.approx(0.2)},
-        "1": {"a": pytest.approx(0.8), "b": pytest.approx(0.6)},
-    }
-    assert dice["per_seed"] == {"0": pytest.approx(0.4), "1": pytest.approx(0.7)}
-    assert dice["mean"] == pytest.approx(0.55)
-    assert dice["sd"] == pytest.approx(0.3 / 2**0.5)
-    assert dice["per_class"] == {"a": pytest.approx(0.7), "b": pytest.approx(0.4)}
-    assert dice["per_class_sd"]["b"] == pytest.approx(0.4 / 2**0.5)
-
-
-def test_distances_that_do_not_exist_take_no_part_and_are_counted() -> None:
-    methods = summarize_methods(SCORES)
-    baseline = methods["supervised"]
-    assert baseline["asd_mm"]["per_seed_and_class"] == {"0": {"a": 2.0, "b": 1.0}, "1": {"a": 1.0, "b": 1.0}}
-    assert baseline["asd_mm"]["mean"] == pytest.approx(1.25)
-    assert baseline["missing"] == 2
-    assert baseline["missing_per_class"] == {"a": 1, "b": 1}
-    assert baseline["missing_per_seed"] == {"0": 1, "1": 1}
-    assert methods["arco-sg"]["hd95_mm"]["mean"] is None
-    json.dumps(methods, allow_nan=False)
-
-
-def test_one_seed_has_no_spread() -> None:
-    dice = summarize_methods(SCORES[:4])["supervised"]["dice"]
-    assert dice["sd"] is None and set(dice["per_class_sd"].values()) == {None}
-
-
-def test_methods_are_paired_by_seed() -> None:
-    paired = paired_differences(summarize_methods(SCORES))
-    assert set(paired) == {"arco-sg"}
-    assert paired["arco-sg"]["baseline"] == "supervised"
-    assert paired["arco-sg"]["dice"]["per_seed"] == {"0": pytest.approx(0.35), "1": pytest.approx(0.15)}
-    assert paired["arco-sg"]["dice"]["mean"] == pytest.approx(0.25)
-    assert paired_differences(summarize_methods(SCORES[8:])) == {}
-
-
-def test_the_best_seed_is_the_one_with_the_highest_dice() -> None:
-    assert best_seed({"methods": summarize_methods(SCORES)}, "arco-sg") == 1
-    assert best_seed({"methods": summarize_methods(SCORES)}, "supervised") == 1
-
-
-def test_cases_table_has_a_line_a_score() -> None:
-    rows = list(csv.DictReader(io.StringIO(cases_csv(SCORES))))
-    assert len(rows) == len(SCORES)
-    assert rows[1] == {
-        "method": "supervised", "seed": "0", "case": "q", "class": "a", "dice": "0.7",
-        "asd_mm": "3", "hd95_mm": "3", "asd_voxel": "3", "hd95_voxel": "3", "missing": "0",
-    }  # fmt: skip
-    assert (rows[3]["asd_mm"], rows[3]["missing"]) == ("", "1")
-
-
-def test_terminal_table_sets_methods_side_by_side() -> None:
-    summary = {"methods": summarize_methods(SCORES), "split": "validation", "cases": 2}
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(results_table(summary))
-    lines = [line.split("│") for line in console.export_text().splitlines() if "│" in line]
-    cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
-    assert cells[0][:3] == ["a", "Supervised", "70.0 ± 14.1"]
-    assert cells[-2][:3] == ["mean", "Supervised", "55.0 ± 21.2"]
-    assert cells[-1] == ["", "ARCO-SG", "56.7 ± 40.7", "–", "–", "0"]
 
 
 class Threshold(nn.Module):
@@ -150,10 +46,12 @@ def test_predictions_are_scored_on_the_original_grid(tiny_dataset: str, tmp_path
             ref=ModelRef(method=method, seed=0, checkpoint="-"),
             network=network,
             job=make_job(tiny_dataset, tmp_path),
+            step=0,
         )
         for method, network in (("arco-sg", Threshold()), ("supervised", Threshold(exchanged=True)))
     ]
-    scores = score_models(version, models, "validation", convention="arco")
+    scored = score_models(version, models, "validation", convention="arco")
+    scores = scored.cases
     expected = {c.case_id for c in version.cases if c.split == "validation" and c.annotated}
     assert {s.case_id for s in scores} == expected
     assert [(s.method, s.score.class_name) for s in scores[:4]] == [
@@ -166,6 +64,41 @@ def test_predictions_are_scored_on_the_original_grid(tiny_dataset: str, tmp_path
             assert s.score.dice < 0.1
     distances = {(s.score.asd_mm, s.score.asd_voxel) for s in scores if s.method == "supervised"}
     assert all(mm is not None and voxel is not None and mm > voxel for mm, voxel in distances)
+    assert all(s.patient_id == version.case(s.case_id).patient_id for s in scores)
+    right, exchanged = (scored.confusion[method, 0, "last"] for method in ("arco-sg", "supervised"))
+    assert right.sum() == exchanged.sum() == sum(version.reference(c).size for c in expected)  # type: ignore[union-attr]
+    assert right[1, 1] > 0.8 * right[1].sum() and exchanged[1, 2] > 0.8 * exchanged[1].sum()
+
+
+def test_what_was_validated_is_scored_at_its_best_too(trained_run: TrainedRun) -> None:
+    """The tiny run validates after every step; the scores of the best checkpoint are those of training."""
+    result = evaluate(dataset=trained_run.dataset, run=str(trained_run.run), models=trained_run.models)
+    best = result.summary["best_checkpoints"]
+    assert best["optimistic"] is True
+    cases = read_cases((trained_run.run / "cases.parquet").read_bytes(), "cases.parquet")
+    for ref in trained_run.models:
+        _, job = load_network(ref.checkpoint)
+        stage = finished(job)
+        assert stage is not None and stage.best is not None
+        assert best["steps"][ref.method][str(ref.seed)] == stage.best.step
+        dice = best["methods"][ref.method]["dice"]["per_seed"][str(ref.seed)]
+        assert dice == pytest.approx(stage.best.dice, abs=1e-6)
+        assert dice >= result.summary["methods"][ref.method]["dice"]["per_seed"][str(ref.seed)] - 1e-6
+        for checkpoint in ("last", "best"):
+            own = [c for c in cases if (c.method, c.seed, c.checkpoint) == (ref.method, ref.seed, checkpoint)]
+            assert len(own) == 2 * result.summary["cases"]  # two structures
+
+
+def test_without_validation_there_is_no_best(
+    trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        scoring, "finished", lambda job: dataclasses.replace(finished(job) or pytest.fail(), best=None)
+    )
+    models = load_models(trained_run.models, DatasetVersion.open(trained_run.dataset), "validation")
+    assert {m.checkpoints for m in models} == {("last",)}
+    result = evaluate(dataset=trained_run.dataset, run=str(trained_run.run), models=trained_run.models)
+    assert result.summary["best_checkpoints"] is None
 
 
 def test_evaluation_writes_summary_cases_and_report(trained_run: TrainedRun) -> None:
@@ -184,8 +117,10 @@ def test_evaluation_writes_summary_cases_and_report(trained_run: TrainedRun) -> 
     assert set(summary["steps"]) == {"pretrain", "finetune", "supervised"}
     assert set(summary["seconds"]) == {"pretrain", "finetune", "supervised", "evaluate"}
     assert set(summary["paired"]["arco-sg"]["dice"]["per_seed"]) == {"0", "1"}
-    rows = list(csv.DictReader(io.StringIO(Path(result.cases_url).read_text())))
-    assert len(rows) == 2 * 2 * 2 * summary["cases"]
+    lines = Path(result.cases_url).read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2 * 2 * 2 * summary["cases"]  # methods, seeds, checkpoints, structures
+    assert (summary["labeled"], summary["train_patients"]) == (2, 5)
+    assert summary["confusion"]["arco-sg"]["1"][0][0] > 0
     assert "ARCO-SG" in Path(result.report_url).read_text()
 
 
@@ -238,6 +173,14 @@ def test_methods_with_different_labels_are_not_compared(trained_run: TrainedRun)
     assert version.labeled_patients(2, 0) != version.labeled_patients(2, 1)
     with pytest.raises(DataError, match="train both on the same labelled patients"):
         load_models(models, version, "validation")
+
+
+def test_amounts_of_labels_are_not_mixed(trained_run: TrainedRun, tmp_path: Path) -> None:
+    job = make_job(trained_run.dataset, tmp_path, "supervised", seed=5)
+    job = dataclasses.replace(job, labeled_patients=job.labeled_patients[:1])
+    other = ModelRef(method="supervised", seed=5, checkpoint=run_in_process(job).checkpoint_url)
+    with pytest.raises(DataError, match=r"trained on 1, 2 labelled patients.*arco compare"):
+        load_models([*trained_run.models, other], DatasetVersion.open(trained_run.dataset), "validation")
 
 
 def test_a_seed_that_is_no_number(trained_run: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
