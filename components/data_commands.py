@@ -50,10 +50,12 @@ def _ls(options: argparse.Namespace) -> None:
     from infra.storage import Store
 
     store = Store(options.store)
-    versions = list_versions(store, options.name)
-    if versions:
-        _console().print(versions_table(versions))
-    else:
+    catalog = list_versions(store, options.name)
+    if catalog.versions:
+        _console().print(versions_table(catalog.versions))
+    for problem in catalog.unreadable:
+        print(f"left out: {problem}")
+    if not catalog.versions:
         print(f"no dataset versions below {store.join('datasets', *filter(None, [options.name]))}")
 
 

@@ -14,11 +14,11 @@ from arco_core.config import ArcoConfig, ConfigError, dumps, load, preset_names
 from arco_core.errors import DataError
 from components.training_options import ALL_LABELED
 from infra.code_digest import code_digest
+from infra.datasets.draft import preview
 from infra.datasets.readers.base import RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
-from infra.datasets.splits import choose_labeled, split_patients
+from infra.datasets.splits import choose_labeled
 from infra.datasets.synthetic import write_cohort
-from infra.datasets.validate import resolve_classes
 from infra.storage import Store
 
 AUTO = "auto"
@@ -109,7 +109,7 @@ def plan_run(
     raw = leave_out(raw, config.data.exclude)
     if backend == "in-process" and config.run.workers != 1:
         raise ConfigError(f"run.workers = {config.run.workers}: must be 1 to train in-process.")
-    train, labeled_count = _preview(raw, config, labeled, seeds)
+    train, labeled_count = _preview(target, raw, config, labeled, seeds)
     folder = f"runs/{run or _run_name(source, config, labeled)}"
     target.write_bytes(f"{folder}/config.toml", dumps(config).encode())
     return RunPlan(
@@ -141,15 +141,14 @@ def _demo_cohort(store: Store) -> str:
     return store.join(folder)
 
 
-def _preview(raw: RawDataset, config: ArcoConfig, labeled: float, seeds: Sequence[int]) -> tuple[int, int]:
+def _preview(
+    store: Store, raw: RawDataset, config: ArcoConfig, labeled: float, seeds: Sequence[int]
+) -> tuple[int, int]:
     """Numbers of training and of labelled patients. Raises for data that a later step would refuse."""
-    resolve_classes(config.data.classes, raw.classes)
-    annotated = {case.patient_id for case in raw.cases if case.annotation is not None}
-    splits = split_patients({case.patient_id for case in raw.cases}, annotated, config.data, raw.held_out)
-    usable = annotated.intersection(splits["train"])
+    splits, groups = preview(store, raw, config.data)
     if labeled == ALL_LABELED:
-        return len(splits["train"]), len(usable)
-    chosen = [choose_labeled(usable, splits["train"], labeled, seed, raw.labeled_order) for seed in seeds]
+        return len(splits["train"]), sum(map(len, groups))
+    chosen = [choose_labeled(groups, splits["train"], labeled, seed) for seed in seeds]
     return len(splits["train"]), len(chosen[0])
 
 

@@ -19,6 +19,8 @@ class DataConfig:
     """Class names, background first. Empty: the scans' own, by `dataset.json` or format."""
     exclude: tuple[str, ...] = ()
     """Cases or patients to leave out."""
+    max_failures: int = 0
+    """Cases that may be left out because they cannot be used; with more, there is no dataset."""
     image_size: tuple[int, ...] = (256, 256)
     """Height and width of a slice, or depth, height and width of a patch, in pixels; all divisible by 16."""
     crop: str = "none"
@@ -53,6 +55,7 @@ class DataConfig:
             len(self.image_size) in (2, 3) and all(s >= 16 and s % 16 == 0 for s in self.image_size),
             "data.image_size", self.image_size, "2 or 3 sides, all multiples of 16, at least 16",
         )  # fmt: skip
+        require(self.max_failures >= 0, "data.max_failures", self.max_failures, "must not be negative")
         require_in("data.crop", self.crop, CROPS)
         require(
             min(self.crop_extent_mm) >= 0 and (self.crop == "center") == any(self.crop_extent_mm),

@@ -16,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="URL of the raw scans")
     parser.add_argument("--store", default="arco-store", help="URL of the object store")
     add_config_options(parser)
+    parser.add_argument(
+        "--append-to", metavar="VERSION",
+        help="make a version of this one's scans and those of --data: URL, NAME/VERSION or NAME",
+    )  # fmt: skip
     parser.add_argument("--no-ray", dest="use_ray", action="store_false", help="convert in this process")
     with exit_on_error():
         print(prepare(**vars(parser.parse_args(arguments))))

@@ -13,7 +13,13 @@ from infra.storage import Store
 
 
 def prepare(
-    *, data: str, store: str, preset: str, overrides: Sequence[str] = (), use_ray: bool = True
+    *,
+    data: str,
+    store: str,
+    preset: str,
+    overrides: Sequence[str] = (),
+    append_to: str | None = None,
+    use_ray: bool = True,
 ) -> str:
     """Prepare the scans below `data` as a dataset version in `store`, and return its URL.
 
@@ -22,6 +28,7 @@ def prepare(
         store: URL of the object store.
         preset: configuration to start from; its `[data]` says how scans become slices.
         overrides: settings over the preset's, each `section.key=value`.
+        append_to: a version in `store` whose scans the new one is to hold, too.
         use_ray: convert scans as Ray Data tasks, or one after another in this process.
 
     Raises:
@@ -44,7 +51,13 @@ def prepare(
             print(f"prepare: note: {note}", flush=True)
 
         version = prepare_dataset(
-            data, Store(store), config.data, use_ray=use_ray, on_case=show, on_note=tell
+            data,
+            Store(store),
+            config.data,
+            append_to=append_to,
+            use_ray=use_ray,
+            on_case=show,
+            on_note=tell,
         )
     counts = {split: len(version.patients(split)) for split in ("train", "validation", "test")}
     annotated = len({case.patient_id for case in version.cases if case.annotated})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -30,21 +29,27 @@ class Listed:
         return f"{self.manifest.name}/{self.manifest.version}"
 
 
-def list_versions(store: Store, name: str | None = None) -> list[Listed]:
-    """All versions below `datasets/` of `store`, or those of the dataset `name`, oldest first by name.
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """What a store holds."""
 
-    Raises `DataError` for a manifest that cannot be read.
-    """
-    found = manifests(store.entries(f"{DATASETS}/{name}" if name else DATASETS))
-    with ThreadPoolExecutor(_READERS) as pool:
-        versions = [version for version in pool.map(lambda e: _read(store, e), found) if version is not None]
-    return sorted(versions, key=lambda v: (v.manifest.name, v.manifest.created, v.manifest.version))
+    versions: tuple[Listed, ...]
+    """By dataset, the oldest first."""
+    unreadable: tuple[str, ...]
+    """What is wrong with the manifests that cannot be read, such as those in another format."""
 
 
-def manifests(entries: list[ObjectInfo]) -> list[ObjectInfo]:
-    """Those of `entries` that are manifests of versions, the newest first."""
+def list_versions(store: Store, name: str | None = None) -> Catalog:
+    """All versions below `datasets/` of `store`, or those of the dataset `name`."""
+    entries = store.entries(f"{DATASETS}/{name}" if name else DATASETS)
     found = [entry for entry in entries if PurePosixPath(entry.path).name == MANIFEST]
-    return sorted(found, key=lambda entry: (-entry.modified, entry.path))
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = list(pool.map(lambda entry: _read(store, entry), found))
+    versions = [listed for listed in read if isinstance(listed, Listed)]
+    return Catalog(
+        versions=tuple(sorted(versions, key=lambda v: (v.manifest.name, v.manifest.created, v.url))),
+        unreadable=tuple(problem for problem in read if isinstance(problem, str)),
+    )
 
 
 def resolve(text: str, store: Store) -> str:
@@ -56,7 +61,7 @@ def resolve(text: str, store: Store) -> str:
     if "://" in text or text.startswith(("/", ".", "~")) or text.count("/") > 1:
         return Store(text).url
     name, _, start = text.strip("/").partition("/")
-    versions = [v for v in list_versions(store, name) if v.manifest.version.startswith(start)]
+    versions = [v for v in list_versions(store, name).versions if v.manifest.version.startswith(start)]
     if not versions:
         raise DataError(
             f"{store.url} has no dataset version {text!r}: see what there is with "
@@ -67,11 +72,13 @@ def resolve(text: str, store: Store) -> str:
     return versions[-1].url
 
 
-def _read(store: Store, entry: ObjectInfo) -> Listed | None:
-    """The version behind a manifest, or none when it was removed since it was listed."""
-    folder = re.sub(f"/{re.escape(MANIFEST)}$", "", entry.path)
+def _read(store: Store, entry: ObjectInfo) -> Listed | str | None:
+    """The version behind a manifest, or what is wrong; none when it was removed since it was listed."""
     try:
         data = store.read_bytes(entry.path)
+        manifest = Manifest.from_json(data, store.join(entry.path))
     except NotFound:
         return None
-    return Listed(url=store.join(folder), manifest=Manifest.from_json(data, store.join(entry.path)))
+    except DataError as error:
+        return str(error)
+    return Listed(url=store.join(str(PurePosixPath(entry.path).parent)), manifest=manifest)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from arco_core.config import DataConfig
 from arco_core.preprocess import Geometry, prepare_image, prepare_label
 from arco_core.samples import encode_case
+from infra.datasets.content import content_digest
 from infra.datasets.readers.base import RawCase
 from infra.datasets.validate import check_label, stack_channels
 from infra.datasets.volume import sha256
@@ -38,8 +39,10 @@ class PreparedCase:
     samples: pa.Table
     reference: pa.Table | None
     geometry: Geometry
-    source_sha256: str
-    """As `Digests.image`, of the bytes that became samples."""
+    digests: Digests
+    """Of the bytes that became samples."""
+    content_sha256: str
+    """See `infra.datasets.content.content_digest`."""
 
 
 def hash_case(raw: Store, case: RawCase) -> Digests:
@@ -58,11 +61,11 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
     source_sha256 = _image_digest([image.sha256 for image in images])
     voxels = stack_channels(images, channels)
     prepared, geometry = prepare_image(voxels, images[0].affine, config)
-    annotation = None
+    annotation = label_sha256 = None
     if case.annotation is not None:
-        annotation = check_label(
-            case.annotation.load(raw), images[0], config.classes, own_affine=case.label_affine
-        )
+        label = case.annotation.load(raw)
+        label_sha256 = label.sha256
+        annotation = check_label(label, images[0], config.classes, own_affine=case.label_affine)
     samples = encode_case(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -81,7 +84,8 @@ def convert_case(raw: Store, case: RawCase, *, config: DataConfig, channels: int
         samples=samples,
         reference=reference,
         geometry=geometry,
-        source_sha256=source_sha256,
+        digests=Digests(case_id=case.case_id, image=source_sha256, label=label_sha256),
+        content_sha256=content_digest(voxels, images[0].affine),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
+from infra.datasets.splits import LabelGroups, Splits
 
-FORMAT = 4
+FORMAT = 5
 """Raised when samples or their order change for the same scans and settings, or this file's meaning."""
 MANIFEST = "manifest.json"
-CASES = "cases.parquet"
 
 ShardKind = Literal["labeled", "unlabeled", "references"]
 
@@ -36,6 +36,14 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A case that could not be used and was left out, as the user allows (`data.max_failures`)."""
+
+    case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """How much a version holds."""
 
@@ -52,23 +60,29 @@ class Manifest:
 
     name: str
     version: str
+    parent: str | None
+    """The version that this one goes on from: patients stayed in its splits, and its shards are used."""
     source: str
-    """URL of the raw scans."""
+    """URL of the raw scans; each case names its own."""
     created: str
     """UTC time, ISO 8601."""
     code_version: str
     classes: tuple[str, ...]
     channels: int
-    labeled_order: tuple[str, ...]
-    """Patients in the order in which the literature labels them; empty where a seed draws it."""
+    label_groups: LabelGroups
+    """Annotated train patients, in the order in which experiments label them; see `splits.LabelGroups`."""
     spacing_known: bool
     """Whether the scans say how large a voxel is; else it counts as 1 mm."""
     data: DataConfig
-    splits: dict[str, tuple[str, ...]]
+    splits: Splits
     """Patients of train, validation and test."""
     counts: Counts
     shards: tuple[Shard, ...]
     """Every shard that holds a sample or an annotation of this version, whichever version wrote it."""
+    skipped: tuple[Skipped, ...]
+    cases_path: str
+    """The table of cases, relative to the dataset's folder. Its name holds its content's hash, so that two
+    writers of one version never replace each other's."""
     cases_sha256: str
     format: int = FORMAT
 
@@ -89,7 +103,8 @@ class Manifest:
                 **values
                 | {
                     "classes": tuple(values["classes"]),
-                    "labeled_order": tuple(values["labeled_order"]),
+                    "label_groups": tuple(tuple(group) for group in values["label_groups"]),
+                    "skipped": tuple(Skipped(**case) for case in values["skipped"]),
                     "data": DataConfig(**{k: _frozen(v) for k, v in values["data"].items()}),
                     "splits": {split: tuple(patients) for split, patients in values["splits"].items()},
                     "counts": Counts(**values["counts"]),

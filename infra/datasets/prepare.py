@@ -1,41 +1,51 @@
 """Raw scans to a dataset version.
 
-Two passes over the cases, each a stream with one case in memory a worker: the first hashes the
-files, which gives the version its name and finds out whether it exists already; the second turns
-scans into samples, which the driver packs into shards. `manifest.json` is written last.
+What the version is made of is found first: files that no earlier version has read are hashed, which names the
+version and tells the scans that have shards already from new ones. Only new ones are converted, on the
+workers, into shards of their own. `manifest.json` is written last.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
-import arco_core
 from arco_core.config import DataConfig
 from arco_core.errors import DataError
-from arco_core.preprocess import Geometry
-from infra.datasets.convert import Digests, PreparedCase, convert_case, hash_case
-from infra.datasets.manifest import CASES, FORMAT, MANIFEST, Counts, Manifest, Shard
+from infra.datasets.append import (
+    Scan,
+    check_same_images,
+    find_parent,
+    is_unchanged,
+    known_digests,
+    shares_scans,
+)
+from infra.datasets.catalog import DATASETS
+from infra.datasets.convert import Digests
+from infra.datasets.manifest import MANIFEST, Shard
+from infra.datasets.packing import (
+    CaseGroup,
+    Failure,
+    PackedCase,
+    PackedGroup,
+    Packer,
+    group_cases,
+    hash_group,
+)
+from infra.datasets.publish import manifest_paths, publish
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
-from infra.datasets.runner import Failure, run_cases
-from infra.datasets.shards import Placement, ShardWriter
-from infra.datasets.splits import split_patients
-from infra.datasets.validate import check_no_copies, resolve_classes
-from infra.datasets.version import CaseEntry, DatasetVersion, encode_cases
-from infra.storage import AlreadyExists, Store
+from infra.datasets.runner import run_tasks
+from infra.datasets.validate import resolve_classes
+from infra.datasets.version import CaseEntry, DatasetVersion
+from infra.datasets.work import Work
+from infra.storage import ObjectInfo, Store
 
-T = TypeVar("T")
 OnCase = Callable[[int, int], None]
-"""Told how many cases of how many are done."""
+"""Told how many of the scans that need work are done."""
 OnNote = Callable[[str], None]
-"""Told what the user should know about the raw folder, a sentence at a time."""
+"""Told what the user should know, a sentence at a time."""
 
 
 def prepare_dataset(
@@ -43,200 +53,178 @@ def prepare_dataset(
     store: Store,
     config: DataConfig,
     *,
+    append_to: str | None = None,
     use_ray: bool = True,
     on_case: OnCase | None = None,
     on_note: OnNote | None = None,
 ) -> DatasetVersion:
     """Prepare the scans below the URL `raw` as a version below `datasets/` of `store`.
 
-    The same scans and settings give the same version, which is reused where it exists. With
-    `use_ray` the cases run as Ray Data tasks on a Ray that is already initialised.
-    Raises `DataError` for bad input (all bad cases in one message) and
-    `StoreError` for a store that cannot be written; versions that exist are never touched.
+    The same scans and settings give the same version, which is reused where it exists. Where the store has a
+    version with the same settings and some of the scans, the new one goes on from it: patients stay in their
+    splits, and scans that have not changed keep their shards.
+
+    Args:
+        raw: URL of the raw scans; the version holds those that are there now.
+        store: where the version goes.
+        config: how to prepare them.
+        append_to: a version, as `arco data` names it: the new one holds its scans besides those of `raw`.
+        use_ray: work in Ray Data tasks on the Ray that is initialised, or one case after another here.
+        on_case: told of progress.
+        on_note: told what was found.
+
+    Raises:
+        DataError: bad input, all bad cases in one message; or a version that another writer appended
+            meanwhile. Versions that exist are never touched.
+        StoreError: a store that cannot be read or written.
     """
     store.check_writable()
-    source = Store(raw)
-    dataset = leave_out(read_raw(source), config.exclude)
-    if on_note is not None:
-        for note in dataset.notes:
-            on_note(note)
-    config = dataclasses.replace(config, classes=resolve_classes(config.classes, dataset.classes))
-    patients = {case.patient_id for case in dataset.cases}
-    annotated = {case.patient_id for case in dataset.cases if case.annotation is not None}
-    splits = split_patients(patients, annotated, config, dataset.held_out)
+    tell = on_note if on_note is not None else _say_nothing
+    raw_scans = _read(Store(raw), config, tell)
+    home = Store(store.join(DATASETS, config.name))
+    seen = manifest_paths(home)
+    parent = find_parent(store, raw_scans.config, raw_scans.dataset.channels, append_to)
+    digests, failures = _hash(raw_scans, parent, use_ray=use_ray)
+    work = _compare(raw_scans, digests, failures, parent, appending=append_to is not None)
+    draft = work.draft({})
+    if not home.exists(f"{draft.version}/{MANIFEST}"):
+        if work.parent is not None:
+            done, left = len(work.kept), len(work.new)
+            tell(f"goes on from version {work.parent.version}: {done} scans are prepared, {left} are new")
+        packer = raw_scans.packer(home, draft.version)
+        groups = raw_scans.grouped(work.new)
+        packed, shards, failures = _convert(packer, groups, work, use_ray=use_ray, on_case=on_case)
+        work = dataclasses.replace(work, failures=(*work.failures, *failures))
+        _check_failures(work.failures, config.max_failures, len(raw_scans.dataset.cases))
+        for failure in work.failures:
+            tell(f"left out {failure.case_id}: {failure.message}")
+        # Only now are all voxels known: what was left out, or shows a known image, may change the splits.
+        draft = work.draft(packed)
+        manifest, cases = work.manifest(draft, packed, shards)
+        publish(home, manifest, cases, seen=seen)
+    return DatasetVersion.open(home.join(draft.version))
 
-    digests = _hash_cases(source, dataset, use_ray)
-    check_no_copies(
-        {k: d.image for k, d in digests.items()}, {c.case_id: c.patient_id for c in dataset.cases}
-    )
-    version = _version_id(dataset, digests, config)
-    home = Store(store.join("datasets", config.name))
-    if not home.exists(f"{version}/{MANIFEST}"):
-        convert = partial(convert_case, source, config=config, channels=dataset.channels)
-        prepared = run_cases(convert, dataset.cases, use_ray=use_ray)
-        packed = _pack(
-            home, version, _usable(prepared, len(dataset.cases), on_case), dataset, digests, splits
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _RawScans:
+    """A raw folder, and how its scans are to be prepared."""
+
+    source: Store
+    dataset: RawDataset
+    config: DataConfig
+    files: Mapping[str, ObjectInfo]
+    """Listing of `source`, from before any file was read."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the listing says of each file."""
+        return {path: entry.tag for path, entry in self.files.items()}
+
+    def grouped(self, cases: Sequence[RawCase]) -> list[CaseGroup]:
+        """`cases` as tasks."""
+        return group_cases(cases, {path: entry.bytes for path, entry in self.files.items()})
+
+    def packer(self, home: Store, folder: str) -> Packer:
+        """What turns cases into shards below `folder` of `home`."""
+        return Packer(
+            source=self.source, home=home, folder=folder, config=self.config, channels=self.dataset.channels
         )
-        _publish(home, version, packed, source=source, dataset=dataset, config=config, splits=splits)
-    return DatasetVersion.open(home.join(version))
 
 
-def _hash_cases(source: Store, dataset: RawDataset, use_ray: bool) -> dict[str, Digests]:
-    results = run_cases(partial(hash_case, source), dataset.cases, use_ray=use_ray)
-    return {d.case_id: d for d in _usable(results, len(dataset.cases), None)}
+def _read(source: Store, config: DataConfig, tell: OnNote) -> _RawScans:
+    files = {entry.path: entry for entry in source.entries()}
+    dataset = leave_out(read_raw(source), config.exclude)
+    for note in dataset.notes:
+        tell(note)
+    config = dataclasses.replace(config, classes=resolve_classes(config.classes, dataset.classes))
+    return _RawScans(source=source, dataset=dataset, config=config, files=files)
 
 
-def _usable(results: Iterator[T | Failure], total: int, on_case: OnCase | None) -> Iterator[T]:
-    """The results without failures, which are raised together after the last one."""
+def _hash(
+    raw: _RawScans, parent: DatasetVersion | None, *, use_ray: bool
+) -> tuple[dict[str, Digests], tuple[Failure, ...]]:
+    """Digests by case id: those that `parent` has where a file is still the same, else of the file."""
+    cases = raw.dataset.cases
+    digests = {} if parent is None else known_digests(parent, raw.source, cases, raw.tags)
+    unknown = [case for case in cases if case.case_id not in digests]
     failures: list[Failure] = []
-    for done, result in enumerate(results, 1):
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            yield result
-        if on_case is not None:
-            on_case(done, total)
-    if failures:
-        lines = [f"  {failure.case_id}: {failure.message}" for failure in failures[:10]]
-        more = [f"  … and {len(failures) - 10} more"] if len(failures) > 10 else []
-        raise DataError("\n".join([f"{len(failures)} of {total} cases cannot be used:", *lines, *more]))
+    for group in run_tasks(partial(hash_group, raw.source), raw.grouped(unknown), use_ray=use_ray):
+        digests |= {d.case_id: d for d in group.digests}
+        failures += group.failures
+    _check_failures(failures, raw.config.max_failures, len(cases))
+    return digests, tuple(failures)
 
 
-def _version_id(dataset: RawDataset, digests: Mapping[str, Digests], config: DataConfig) -> str:
-    scans = [
-        (c.case_id, c.patient_id, digests[c.case_id].image, digests[c.case_id].label) for c in dataset.cases
-    ]
-    identity = {
-        "format": FORMAT,
-        "config": dataclasses.asdict(config),
-        "scans": scans,
-        "held_out": {split: sorted(part) for split, part in dataset.held_out.items()},
-        "labeled_order": dataset.labeled_order,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Packed:
-    cases: tuple[CaseEntry, ...]
-    shards: tuple[Shard, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Placed:
-    """A case whose shard may not have its final name yet."""
-
-    case_id: str
-    geometry: Geometry
-    rows: int
-    samples: Placement
-    reference: Placement | None
-
-
-def _pack(
-    store: Store,
-    folder: str,
-    prepared: Iterator[PreparedCase],
-    dataset: RawDataset,
+def _compare(
+    raw: _RawScans,
     digests: Mapping[str, Digests],
-    splits: Mapping[str, tuple[str, ...]],
-) -> _Packed:
-    placed: list[_Placed] = []
-    with ExitStack() as stack:
-        labeled = stack.enter_context(ShardWriter(store, folder, "labeled"))
-        unlabeled = stack.enter_context(ShardWriter(store, folder, "unlabeled"))
-        references = stack.enter_context(ShardWriter(store, folder, "references"))
-        for case in prepared:
-            if case.source_sha256 != digests[case.case_id].image:
-                raise DataError(
-                    f"case {case.case_id} changed while it was prepared: run again when it is whole"
-                )
-            samples = unlabeled if case.reference is None else labeled
-            placed.append(
-                _Placed(
-                    case_id=case.case_id,
-                    geometry=case.geometry,
-                    rows=case.samples.num_rows,
-                    samples=samples.add(case.samples),
-                    reference=None if case.reference is None else references.add(case.reference),
-                )
-            )
-    split_of = {patient: split for split, members in splits.items() for patient in members}
-    raw = {case.case_id: case for case in dataset.cases}
-    entries = []
-    for item in placed:
-        annotated = item.reference is not None
-        samples = labeled if annotated else unlabeled
-        entries.append(_entry(item, raw[item.case_id], samples, references, digests, split_of))
-    return _Packed(cases=tuple(entries), shards=(*labeled.shards, *unlabeled.shards, *references.shards))
-
-
-def _entry(
-    item: _Placed,
-    raw: RawCase,
-    samples: ShardWriter,
-    references: ShardWriter,
-    digests: Mapping[str, Digests],
-    split_of: Mapping[str, str],
-) -> CaseEntry:
-    reference = item.reference
-    return CaseEntry(
-        case_id=item.case_id,
-        patient_id=raw.patient_id,
-        split=split_of[raw.patient_id],
-        annotated=reference is not None,
-        shard=samples.shards[item.samples.shard].path,
-        row_groups=item.samples.row_groups,
-        rows=item.rows,
-        reference_shard=None if reference is None else references.shards[reference.shard].path,
-        reference_row_groups=() if reference is None else reference.row_groups,
-        geometry=item.geometry,
-        source_images=raw.image_paths,
-        source_labels=raw.label_paths,
-        source_sha256=digests[item.case_id].image,
-    )
-
-
-def _publish(
-    store: Store,
-    folder: str,
-    packed: _Packed,
+    failures: tuple[Failure, ...],
+    parent: DatasetVersion | None,
     *,
-    source: Store,
-    dataset: RawDataset,
-    config: DataConfig,
-    splits: dict[str, tuple[str, ...]],
-) -> None:
-    """Write the cases, then the manifest. Losing to a writer of the same version is no error."""
-    cases = encode_cases(packed.cases)
-    store.write_bytes(f"{folder}/{CASES}", cases)
-    manifest = Manifest(
-        name=config.name,
-        version=folder,
-        source=source.url,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        code_version=arco_core.__version__,
-        classes=config.classes,
-        channels=dataset.channels,
-        labeled_order=dataset.labeled_order,
-        spacing_known=dataset.spacing_known,
-        data=config,
-        splits=splits,
-        counts=_count(packed.cases),
-        shards=packed.shards,
-        cases_sha256=hashlib.sha256(cases).hexdigest(),
+    appending: bool,
+) -> Work:
+    """Which scans have shards already, and which need some."""
+    usable = [case for case in raw.dataset.cases if case.case_id in digests]
+    scans = [Scan(case_id=c.case_id, patient_id=c.patient_id, digests=digests[c.case_id]) for c in usable]
+    if parent is not None and not appending and not shares_scans(parent, scans):
+        parent = None  # of other scans altogether, under the same name
+    kept: dict[str, CaseEntry] = {}
+    if parent is not None:
+        before = {entry.case_id: entry for entry in parent.cases}
+        if appending:
+            check_same_images(parent, scans)
+            kept = {name: entry for name, entry in before.items() if name not in digests}
+        for scan in scans:
+            entry = before.get(scan.case_id)
+            if entry is not None and is_unchanged(entry, scan):
+                kept[scan.case_id] = entry
+
+    return Work(
+        source=raw.source,
+        dataset=raw.dataset,
+        config=raw.config,
+        tags=raw.tags,
+        parent=parent,
+        kept=kept,
+        new=tuple(case for case in usable if case.case_id not in kept),
+        digests=digests,
+        failures=failures,
     )
-    try:
-        store.put_if_absent(f"{folder}/{MANIFEST}", manifest.to_json())
-    except AlreadyExists:
-        return  # the other writer's version has the same name because it has the same content
 
 
-def _count(cases: Sequence[CaseEntry]) -> Counts:
-    annotated = [case for case in cases if case.annotated]
-    return Counts(
-        cases=len(cases),
-        annotated_cases=len(annotated),
-        annotated_patients=len({case.patient_id for case in annotated}),
-        samples=sum(case.rows for case in cases),
-    )
+def _convert(
+    packer: Packer, tasks: Sequence[CaseGroup], work: Work, *, use_ray: bool, on_case: OnCase | None
+) -> tuple[dict[str, PackedCase], tuple[Shard, ...], tuple[Failure, ...]]:
+    """Pack the new cases into shards: the cases by id, the shards by name, and the failures."""
+    groups: list[PackedGroup] = []
+    done = 0
+    for group in run_tasks(packer.pack, tasks, use_ray=use_ray):
+        groups.append(group)
+        for _ in (*group.cases, *group.failures):
+            done += 1
+            if on_case is not None:
+                on_case(done, len(work.new))
+    groups.sort(key=lambda group: group.number)
+    packed = {case.digests.case_id: case for group in groups for case in group.cases}
+    for name, case in packed.items():
+        if case.digests != work.digests[name]:
+            raise DataError(f"case {name} changed while it was prepared: run again when it is whole")
+    shards = sorted((shard for group in groups for shard in group.shards), key=lambda shard: shard.path)
+    return packed, tuple(shards), tuple(failure for group in groups for failure in group.failures)
+
+
+def _check_failures(failures: Sequence[Failure], allowed: int, total: int) -> None:
+    if len(failures) <= allowed:
+        return
+    lines = [f"  {failure.case_id}: {failure.message}" for failure in sorted(failures, key=_name)[:10]]
+    more = [f"  … and {len(failures) - 10} more"] if len(failures) > 10 else []
+    limit = f" (data.max_failures = {allowed})" if allowed else ""
+    raise DataError("\n".join([f"{len(failures)} of {total} cases cannot be used{limit}:", *lines, *more]))
+
+
+def _name(failure: Failure) -> str:
+    return failure.case_id
+
+
+def _say_nothing(note: str) -> None:
+    pass

@@ -1,66 +1,42 @@
-"""One function over all cases: in this process, or as Ray Data tasks."""
+"""One function over many tasks: in this process, or on Ray Data."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from arco_core.errors import DataError, StoreError
-from infra.datasets.readers.base import RawCase
+from arco_core.errors import StoreError
 
+Task = TypeVar("Task")
 T = TypeVar("T")
-CASES_PER_TASK = 8
-"""Starting a task costs as much as preparing a small scan."""
-TASKS_PER_CORE = 4
-"""At least so many, so that cores finish together."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A case that broke a rule. Anything else that goes wrong is raised at once."""
+def run_tasks(function: Callable[[Task], T], tasks: Sequence[Task], *, use_ray: bool) -> Iterator[T]:
+    """`function` of each of `tasks`, as they finish.
 
-    case_id: str
-    message: str
-
-
-def run_cases(
-    function: Callable[[RawCase], T], cases: Sequence[RawCase], *, use_ray: bool
-) -> Iterator[T | Failure]:
-    """`function` of each case, in the cases' order, as a stream that holds few results at a time.
-
-    With `use_ray`, tasks of a few cases on the Ray that is initialised; Ray Data keeps the results
-    in flight within its object store's budget. Results and `function` are pickled.
+    With `use_ray`, one Ray Data task each on the Ray that is initialised: as many at a time as it has cores,
+    started anew where a worker dies. `function`, tasks and results are pickled, and should be small: what is
+    large belongs into the store. A `StoreError` is raised as it is, anything else as Ray raises it.
     """
-    if use_ray:
-        yield from _run_on_ray(function, cases)
+    if use_ray and tasks:
+        yield from _run_on_ray(function, tasks)
     else:
-        yield from (_attempt(function, case) for case in cases)
+        yield from map(function, tasks)
 
 
-def _attempt(function: Callable[[RawCase], T], case: RawCase) -> T | Failure:
-    try:
-        return function(case)
-    except DataError as error:
-        return Failure(case_id=case.case_id, message=str(error))
-
-
-def _run_on_ray(function: Callable[[RawCase], T], cases: Sequence[RawCase]) -> Iterator[T | Failure]:
+def _run_on_ray(function: Callable[[Task], T], tasks: Sequence[Task]) -> Iterator[T]:
     import ray.data  # costs seconds; the in-process runner does without
 
-    def task(row: dict[str, Any]) -> dict[str, bytes]:
+    def run(row: dict[str, Any]) -> dict[str, bytes]:
         try:
-            return {"result": pickle.dumps(_attempt(function, pickle.loads(row["case"])))}
+            return {"result": pickle.dumps(function(pickle.loads(row["task"])))}
         except StoreError as error:  # raised here, Ray would bury it in a message of its own
             return {"result": pickle.dumps(error)}
 
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    tasks = min(len(cases), max(len(cases) // CASES_PER_TASK, TASKS_PER_CORE * cores))
-    rows = [{"case": pickle.dumps(case)} for case in cases]
-    dataset = ray.data.from_items(rows, override_num_blocks=tasks).map(task)
+    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run)
     dataset.context.enable_progress_bars = False
-    dataset.context.execution_options.preserve_order = True
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])
         if isinstance(result, StoreError):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from infra.datasets.manifest import Shard, ShardKind
 from infra.storage import Store
+from infra.storage.retry import retrying
 
 ROW_GROUP_ROWS = 50
 """Slices of a row group, at most; a brick has one of its own."""
@@ -35,12 +37,21 @@ class Placement:
 class ShardWriter:
     """Packs tables into shards below `folder`/`kind`; holds one shard on the local disk at a time.
 
-    A row group never holds rows of two `add` calls. Use it in a `with` block: leaving it uploads
-    the last shard, unless an error is under way.
+    `number` begins the shards' names. A row group never holds rows of two `add` calls. Use it in a `with`
+    block: leaving it uploads the last shard, unless an error is under way.
     """
 
-    def __init__(self, store: Store, folder: str, kind: ShardKind, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self._store, self._folder, self._kind, self._shard_bytes = store, folder, kind, shard_bytes
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        kind: ShardKind,
+        *,
+        number: int = 0,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self._store, self._shard_bytes = store, shard_bytes
+        self._kind, self._prefix = kind, f"{folder}/{kind}/{number:05d}"
         self.shards: list[Shard] = []
         """The finished shards; complete after the `with` block."""
         self._workspace = tempfile.TemporaryDirectory(prefix="arco-shards-")
@@ -99,8 +110,8 @@ class ShardWriter:
         with self._path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         # The content is in the name, so two writers of one version never replace each other's shard.
-        name = f"{self._folder}/{self._kind}/{len(self.shards):05d}-{digest[:12]}.parquet"
-        self._store.upload_file(self._path, name)
+        name = f"{self._prefix}-{digest[:12]}.parquet"
+        retrying(partial(self._store.upload_file, self._path, name))
         size = self._path.stat().st_size
         self.shards.append(Shard(path=name, kind=self._kind, rows=self._rows, bytes=size, sha256=digest))
         self._parquet = self._file = None

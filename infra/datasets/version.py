@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,9 @@ from arco_core.config import DataConfig
 from arco_core.errors import DataError
 from arco_core.preprocess import Geometry
 from arco_core.samples import decode_bricks, decode_images, decode_labels
-from infra.datasets.manifest import CASES, MANIFEST, Manifest
+from infra.datasets.manifest import MANIFEST, Manifest
 from infra.datasets.shards import open_shard
-from infra.datasets.splits import SPLITS, choose_labeled
+from infra.datasets.splits import SPLITS, choose_labeled, named_labeled
 from infra.storage import NotFound, Store
 
 CASES_SCHEMA = pa.schema(
@@ -38,11 +38,15 @@ CASES_SCHEMA = pa.schema(
         pa.field("geometry", pa.string(), nullable=False),
         pa.field("source_images", pa.list_(pa.string()), nullable=False),
         pa.field("source_labels", pa.list_(pa.string()), nullable=False),
+        pa.field("source_tags", pa.list_(pa.string()), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
         pa.field("source_sha256", pa.string(), nullable=False),
+        pa.field("label_sha256", pa.string()),
+        pa.field("content_sha256", pa.string(), nullable=False),
     ]
 )
 
-_TUPLES = ("row_groups", "reference_row_groups", "source_images", "source_labels")
+_TUPLES = ("row_groups", "reference_row_groups", "source_images", "source_labels", "source_tags")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +70,17 @@ class CaseEntry:
     """Files of the scan, relative to the raw folder."""
     source_labels: tuple[str, ...]
     """Files of the annotation, relative to the raw folder."""
+    source_tags: tuple[str, ...]
+    """What the raw store's listing said of these files when they were read (`ObjectInfo.tag`): while it says
+    the same, they need not be read again."""
+    source: str
+    """URL of the raw folder."""
     source_sha256: str
     """Of the image file; of its files' digests where each channel has its own."""
+    label_sha256: str | None
+    """Of the annotation's file."""
+    content_sha256: str
+    """Of the image's voxels, whatever file they are in; see `content_digest`."""
 
 
 class DatasetVersion:
@@ -99,10 +112,8 @@ class DatasetVersion:
                 f"{url} holds the manifest of version {manifest.version}: give the folder its name again, "
                 "and copy datasets as a whole"
             )
-        table = folder.read_bytes(CASES)
-        if hashlib.sha256(table).hexdigest() != manifest.cases_sha256:
-            raise DataError(f"{folder.join(CASES)} is not the table that {MANIFEST} names: prepare it again")
-        return cls(folder.parent(), manifest, decode_cases(table))
+        home = folder.parent()
+        return cls(home, manifest, _read_cases(home, manifest))
 
     @property
     def url(self) -> str:
@@ -153,9 +164,11 @@ class DatasetVersion:
         seeds. Raises `DataError` when it rounds to none or exceeds the
         annotated ones.
         """
-        annotated = {e.patient_id for e in self.cases if e.annotated and e.split == "train"}
-        order = self.manifest.labeled_order
-        return choose_labeled(annotated, self.patients("train"), amount, seed, order)
+        return choose_labeled(self.manifest.label_groups, self.patients("train"), amount, seed)
+
+    def named_patients(self, names: Sequence[str]) -> tuple[str, ...]:
+        """`names`, once each is known to be an annotated train patient. Raises `DataError` for any other."""
+        return named_labeled(self.manifest.label_groups, names, self.manifest.splits)
 
     def cases_of(self, patients: Collection[str]) -> list[CaseEntry]:
         """Cases of `patients`, sorted by case id. Raises `DataError` for an unknown patient."""
@@ -200,6 +213,22 @@ class DatasetVersion:
     @cached_property
     def _by_id(self) -> dict[str, CaseEntry]:
         return {entry.case_id: entry for entry in self.cases}
+
+
+def _read_cases(home: Store, manifest: Manifest) -> list[CaseEntry]:
+    try:
+        table = home.read_bytes(manifest.cases_path)
+    except NotFound as error:
+        url = home.join(manifest.cases_path)
+        raise DataError(
+            f"{url}, the table of cases, is missing: remove the version, and prepare anew"
+        ) from error
+    if hashlib.sha256(table).hexdigest() != manifest.cases_sha256:
+        raise DataError(
+            f"{home.join(manifest.cases_path)} is not the table that {MANIFEST} names: remove the version "
+            "(arco data rm), and prepare it again"
+        )
+    return decode_cases(table)
 
 
 def encode_cases(cases: Iterable[CaseEntry]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
     """What a listing says of an object."""
 
@@ -16,7 +16,8 @@ class ObjectInfo:
     modified: float
     """When it was written, in seconds since 1970 by the store's clock."""
     tag: str
-    """Changes whenever the content does: S3's ETag; size and times of a file."""
+    """Changes whenever the content does: S3's ETag; size and times of a file. Empty where nothing tells a
+    change: of a file that was written a moment ago."""
 
 
 class Backend(Protocol):

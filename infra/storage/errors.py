@@ -5,6 +5,10 @@ from __future__ import annotations
 from arco_core.errors import StoreError
 
 
+class Unavailable(StoreError):
+    """The store did not answer, or not rightly, although it was asked again: later it may."""
+
+
 class NotFound(StoreError):
     """The object does not exist."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from infra.storage.errors import AlreadyExists, NotFound
 
 TEMPORARY = ".arco-tmp-"
 """Start of the names of files being written; never listed, never read."""
+FRESH_SECONDS = 2.0
+"""A file may change again within the resolution of its times; FAT has the coarsest, two seconds."""
 
 
 class LocalBackend:
@@ -83,12 +86,14 @@ class LocalBackend:
             status = path.stat()
         except FileNotFoundError:  # removed since the folder was listed
             return None
+        # ctime cannot be set back: a file replaced by a copy that keeps its times is another one
+        tag = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+        settled = time.time() - max(status.st_mtime, status.st_ctime) > FRESH_SECONDS
         return ObjectInfo(
             path=path.relative_to(self.root).as_posix(),
             bytes=status.st_size,
             modified=status.st_mtime,
-            # ctime cannot be set back: a file replaced by a copy that keeps its times is another one
-            tag=f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}",
+            tag=tag if settled else "",
         )
 
     def _path(self, key: str) -> Path:

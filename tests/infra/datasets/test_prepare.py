@@ -113,7 +113,7 @@ def test_open_says_what_is_wrong(raw: Path, tmp_path: Path) -> None:
         DatasetVersion.open(str(tmp_path))
     version = prepare(raw, tmp_path / "store")
     folder = Path(version.url)
-    (folder / "cases.parquet").write_bytes(b"")
+    next(folder.glob("cases-*.parquet")).write_bytes(b"")
     with pytest.raises(DataError, match="not the table that"):
         DatasetVersion.open(version.url)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -207,10 +207,11 @@ def test_colour_image_is_refused(raw: Path, tmp_path: Path, change_voxels: Spoil
 def test_scan_that_changes_meanwhile_is_refused(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.datasets import prepare as module
+    from infra.datasets import packing as module
 
     def changing(source: Store, case: RawCase, **settings: Any) -> PreparedCase:
-        return dataclasses.replace(convert_case(source, case, **settings), source_sha256="other")
+        prepared = convert_case(source, case, **settings)
+        return dataclasses.replace(prepared, digests=dataclasses.replace(prepared.digests, image="other"))
 
     monkeypatch.setattr(module, "convert_case", changing)
     with pytest.raises(DataError, match="case_000 changed while it was prepared"):

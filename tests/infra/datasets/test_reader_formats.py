@@ -230,18 +230,20 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
 
 def test_dicom_and_nifti_of_one_scan_give_the_same_slices(tmp_path: Path) -> None:
     """Unlabelled scans of both formats beside labelled ones, in `imagesUn`."""
-    root = write_lits(tmp_path / "raw")
-    write_nifti(root / "imagesUn" / "a.nii.gz", scan(50)[0])
+    root, other = write_lits(tmp_path / "one" / "raw"), write_lits(tmp_path / "other" / "raw")
+    write_nifti(other / "imagesUn" / "a.nii.gz", scan(50)[0])
     write_dicom(root / "imagesUn" / "b", dicom_series(scan(50)[0]))
     write_dicom(root / "imagesUn" / "c" / "series 1", dicom_series(scan(51)[0]))
     version = prepare(root)
     assert {c.case_id: c.patient_id for c in version.cases if not c.annotated} == {
-        "a": "a",
         "b": "b",
         "c_series 1": "c",
     }
-    np.testing.assert_array_equal(version.read_case("a")[0], version.read_case("b")[0])
-    assert set(version.patients("train")) > {"a", "b", "c"}
+    np.testing.assert_array_equal(prepare(other).read_case("a")[0], version.read_case("b")[0])
+    assert set(version.patients("train")) > {"b", "c"}
+    write_nifti(root / "imagesUn" / "a.nii.gz", scan(50)[0])
+    with pytest.raises(DataError, match="hold the same image: a, b"):  # whatever the format
+        prepare(root)
 
 
 def test_unlabelled_dicom_beside_a_decathlon_folder(raw: Path) -> None:
