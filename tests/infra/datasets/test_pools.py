@@ -280,7 +280,8 @@ def test_a_row_group_in_s3_is_one_request(aws: None, tiny: DatasetVersion, tmp_p
     with pytest.MonkeyPatch.context() as patch, BlockReader(version, labels=True, seed=0) as reader:
         patch.setattr(S3Backend, "read_range", counting)
         groups = row_groups_of(version, ["case_000", "case_001"], annotated_only=True)
-        reader.read(groups[0])  # and the footer
+        for group in groups:
+            reader.read(group)  # and its shard's footer
         requests.clear()
         for group in groups:
             reader.read(group)
@@ -302,4 +303,4 @@ def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr[-2000:]
     result = json.loads(made.stdout.splitlines()[-1])
     assert result["drawn"] >= 2400 and result["decoded_mib"] > 370
-    assert result["peak_mib"] < 110
+    assert result["peak_mib"] < 140
