@@ -8,34 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from arco_core.config.schema import OptimizerConfig
-from arco_core.errors import Diverged
 from arco_core.meter import Meter, Values
+from arco_core.session import Feed, Session, State, learning_rate, make_optimizer
 from arco_core.stages import Passes, Stage
-
-State = dict[str, Any]
-
-_SMALLEST_SCALE = 2.0**-20
-"""fp16's scale starts at 2^16 and is halved where gradients overflow: 36 overflows more than there were steps
-without any. No finite gradient needs that."""
-
-
-class Feed(Protocol):
-    """An endless, resumable source of batches (see `Stage.forward` for their keys)."""
-
-    def next(self) -> dict[str, Tensor]:
-        """The next batch of this worker."""
-
-    def state_dict(self) -> State:
-        """The position in the stream."""
-
-    def load_state_dict(self, state: State) -> None:
-        """Go back to a position in the stream."""
 
 
 def _nothing() -> None:
@@ -93,8 +74,8 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
     """
     device = next(stage.parameters()).device
     stage.passes = loop.passes
-    session = _Session(
-        stage, _sgd(stage, optimizer_config), loop.passes.scaler(device), feed, Meter(loop.average)
+    session = Session(
+        stage, make_optimizer(stage, optimizer_config), loop.passes.scaler(device), feed, Meter(loop.average)
     )
     start = session.restore(loop.resume)
     generator = torch.Generator(device)
@@ -107,7 +88,7 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
             generator.manual_seed(step_seed(loop.seed, loop.rank, step) ^ 1)
             lr = learning_rate(optimizer_config, step, loop.steps)
             with meter.waiting():
-                batch = {key: value.to(device, non_blocking=True) for key, value in feed.next().items()}
+                batch = {key: _to(value, device) for key, value in feed.next().items()}
             metrics = forward(batch, generator)
             norm = session.descend(metrics["loss"], lr)
             loop.after_step()
@@ -119,7 +100,14 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
     return final
 
 
-def _after(step: int, loop: Loop, session: _Session, lr: float) -> None:
+def _to(value: Tensor, device: torch.device) -> Tensor:
+    """`value` on `device`; to a GPU from pinned memory, so that the copy does not wait for earlier work."""
+    if device.type == "cuda" and not value.is_pinned():
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
+
+
+def _after(step: int, loop: Loop, session: Session, lr: float) -> None:
     """Report, validate and save what is due after `step` steps."""
     last, meter = step == loop.steps, session.meter
     if step % loop.log_every == 0 or last:
@@ -136,26 +124,6 @@ def _after(step: int, loop: Loop, session: _Session, lr: float) -> None:
             loop.on_checkpoint(step, session.state(step))
 
 
-def _sgd(stage: Stage, config: OptimizerConfig) -> torch.optim.SGD:
-    """SGD over the trainable parameters; on a GPU in one kernel, which also spares fp16 a wait."""
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=parameters[0].device.type == "cuda" or None,
-    )
-
-
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Learning rate of a step (0-based) out of `steps`."""
-    if config.schedule == "poly":
-        return float(config.lr * (1.0 - step / steps) ** 0.9)
-    return float(config.lr * 0.1 ** (step // config.decay_every))
-
-
 def step_seed(seed: int, rank: int, step: int) -> int:
     """A well-mixed 63-bit seed of (seed, rank, step): splitmix64 (Steele et al., OOPSLA 2014)."""
     mask = (1 << 64) - 1
@@ -166,61 +134,3 @@ def step_seed(seed: int, rank: int, step: int) -> int:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
         z ^= z >> 31
     return z >> 1
-
-
-@dataclass(frozen=True)
-class _Session:
-    """Everything that training changes, and that a checkpoint therefore holds."""
-
-    stage: Stage
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    feed: Feed
-    meter: Meter
-
-    def descend(self, loss: Tensor, lr: float) -> dict[str, Tensor]:
-        """One step of the optimiser; none, but a lower scale, where scaled gradients overflow.
-
-        Returns `grad_norm`, 0-dim, and in fp16 `skipped`: 1 where no step was taken.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if not self.scaler.is_enabled():
-            return {"grad_norm": norm}
-        taken = norm.isfinite()
-        return {"grad_norm": torch.where(taken, norm, 0.0), "skipped": (~taken).float()}
-
-    def check_scale(self, step: int) -> None:
-        """Raise `Diverged` when fp16 has found no scale at which gradients do not overflow."""
-        if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
-            raise Diverged(step, {"fp16 scale": self.scaler.get_scale()})
-
-    def state(self, step: int) -> State:
-        """The state after `step` steps."""
-        return {
-            "stage": self.stage.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "feed": self.feed.state_dict(),
-            "meter": self.meter.state(),
-            "step": step,
-        }
-
-    def restore(self, state: State | None) -> int:
-        """Go back to `state`, if any, and return its number of steps."""
-        if state is None:
-            return 0
-        self.stage.load_state_dict(state["stage"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.feed.load_state_dict(state["feed"])
-        self.meter.restore(state["meter"], next(self.stage.parameters()).device)
-        return int(state["step"])

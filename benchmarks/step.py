@@ -101,7 +101,7 @@ def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) 
             labels=labels, confidence=confidence, teacher_probability=probability,
             student=(student, stage.student_head.matrix()),
             teacher=(pyramid, stage.teacher_head.matrix().detach()), generator=generator,
-        )  # fmt: skip
+        ).loss  # fmt: skip
 
     def dense() -> Tensor:
         assert isinstance(stage, DenseStage)

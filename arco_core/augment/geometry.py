@@ -54,7 +54,7 @@ def random_affine(
     keep = uniform((batch,), config.crop_min, 1.0, generator)
     shift = uniform((batch, len(size)), -1.0, 1.0, generator) * (1.0 - keep)[:, None]
     mirror = chance((batch,), config.flip_probability, generator)
-    aspect = torch.tensor([width / height, 1.0], device=device)
+    aspect = _aspect(width / height, device)
     points = identity_grid(height, width, device)[None].expand(batch, -1, -1, -1) * aspect
     plane = _apply_affine(points, degrees.deg2rad(), keep, mirror, shift[:, :2] * aspect) / aspect
     if len(size) == 2:
@@ -62,6 +62,12 @@ def random_affine(
     z = torch.linspace(-1.0, 1.0, size[0], device=device) * keep[:, None] + shift[:, 2:]
     shape = (batch, *size, -1)
     return torch.cat([plane[:, None].expand(shape), z[:, :, None, None, None].expand(shape)], dim=4)
+
+
+@lru_cache(maxsize=8)
+def _aspect(ratio: float, device: torch.device) -> Tensor:
+    """(2,): half image sides in half heights, along x and y. Kept, because it is a copy to the device."""
+    return torch.tensor([ratio, 1.0], device=device)
 
 
 class RandomWarp:

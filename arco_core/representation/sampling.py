@@ -32,9 +32,18 @@ def sample_pyramid(pyramid: Sequence[Tensor], index: Tensor) -> list[Tensor]:
         One (N, C_l) tensor a level.
     """
     shape = pyramid[-1].shape[2:]
-    coordinates = list(torch.unravel_index(index, (pyramid[-1].shape[0], *shape)))
+    coordinates = _coordinates(index, shape)
     rows = [_sample_level(pyramid, level, coordinates) for level in range(len(pyramid) - 1)]
     return [*rows, _table(pyramid[-1]).index_select(0, index)]
+
+
+def _coordinates(index: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """Image and place along each axis of `shape`, (N,) each. `torch.unravel_index` copies to the device."""
+    coordinates: list[Tensor] = []
+    for side in reversed(shape):
+        coordinates.insert(0, index % side)
+        index = index.div(side, rounding_mode="floor")
+    return [index, *coordinates]
 
 
 def _sample_level(pyramid: Sequence[Tensor], level: int, coordinates: Sequence[Tensor]) -> Tensor:

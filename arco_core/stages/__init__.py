@@ -1,7 +1,7 @@
 """What each stage of training computes in one step."""
 
-from arco_core.stages.base import ALONE, Peers, Stage
+from arco_core.stages.base import ALONE, STATISTICS, Peers, Stage
 from arco_core.stages.build import STAGES, build_stage
 from arco_core.stages.passes import Passes
 
-__all__ = ["ALONE", "STAGES", "Passes", "Peers", "Stage", "build_stage"]
+__all__ = ["ALONE", "STAGES", "STATISTICS", "Passes", "Peers", "Stage", "build_stage"]

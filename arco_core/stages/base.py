@@ -17,6 +17,9 @@ from arco_core.networks import PyramidNetwork
 from arco_core.networks.teacher import ema_update, teach
 from arco_core.stages.passes import Passes
 
+STATISTICS = frozenset({"confident", "pseudo_labeled", "candidates", "absent", "queries", "bank_fill"})
+"""What `Stage.forward` gives besides losses, where a stage has it (`Contrast`, `FinetuneStage`)."""
+
 
 def _identity(tensor: Tensor) -> Tensor:
     return tensor
@@ -28,7 +31,7 @@ class Peers:
 
     count: int = 1
     gather: Callable[[Tensor], Tensor] = _identity
-    """Concatenate a tensor of all workers along its first axis, in order of rank; no gradient."""
+    """Concatenate tensors of one shape of all workers along the first axis, in order of rank; no gradient."""
 
 
 ALONE = Peers()
@@ -51,6 +54,9 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of one step: `loss`, to be minimised, and each of its terms, all 0-dim.
+
+        Also some of `STATISTICS`, each 0-dim, or (K,) with one entry a class. Nothing in a step may wait for
+        the device: no `.item()`, no shape that depends on data, no tensor made of Python numbers.
 
         Args:
             batch: `labeled_image` (b, C, *S) float32, `labeled_label` (b, *S) integer, and

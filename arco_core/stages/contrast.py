@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,25 @@ from arco_core.sampling import make_sampler
 from arco_core.stages.base import Peers
 
 PyramidAndMatrix = tuple[Sequence[Tensor], Tensor]
+
+
+class ContrastTerm(NamedTuple):
+    """L_contrast of one step, and what it was computed from; statistics are (K,), without gradient."""
+
+    loss: Tensor
+    candidates: Tensor
+    """Pixels that the queries are drawn from."""
+    absent: Tensor
+    """1 for a class without candidates, else 0."""
+    queries: Tensor
+    """Queries that took part: none of a class that is absent or has no negatives."""
+    bank_fill: Tensor
+    """Share of the class's bank that is filled."""
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """All but the loss."""
+        return {name: value for name, value in self._asdict().items() if name != "loss"}
 
 
 class Contrast:
@@ -47,8 +67,8 @@ class Contrast:
         student: PyramidAndMatrix,
         teacher: PyramidAndMatrix,
         generator: torch.Generator,
-    ) -> Tensor:
-        """L_contrast of one step, 0-dim.
+    ) -> ContrastTerm:
+        """L_contrast of one step; feeds the bank.
 
         Args:
             labels: (B, *S) int64 labels and pseudo-labels.
@@ -70,10 +90,17 @@ class Contrast:
         with torch.no_grad():
             positives = project(masked_mean(teacher_pyramid, member), teacher_matrix)
             negatives, available = self.negatives(generator)
-        loss = contrastive_loss(queries, positives, negatives, query.present & available, config.temperature)
+        valid = query.present & available
+        loss = contrastive_loss(queries, positives, negatives, valid, config.temperature)
         mask = self.key_mask(of_class, confidence, teacher_probability)
         self._feed(mask, teacher_pyramid, teacher_matrix, generator)
-        return loss
+        return ContrastTerm(
+            loss=loss,
+            candidates=hard.flatten(1).sum(1).float(),
+            absent=(~query.present).float(),
+            queries=(self.queries * (valid & (valid.sum() >= 2))).float(),
+            bank_fill=self.bank.count / self.bank.size,
+        )
 
     def negatives(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Negative keys (K, sets, n, D) of each class, and (K,) whether there are any."""

@@ -98,30 +98,37 @@ class FinetuneStage(Stage):
             terms["unsupervised"] = unsupervised_loss(
                 logits[n:], views.labels[n:], views.confidence[n:], self.settings.strong_threshold
             )
+        statistics = self._confidence(views.confidence[n:])
         if weights.contrast or weights.neighbors:
-            terms |= self._representation_terms(views, logits, pyramid, generator)
+            more, drawn = self._representation_terms(views, logits, pyramid, generator)
+            terms, statistics = terms | more, statistics | drawn
         if weights.equivariance:
             terms["equivariance"] = self._equivariance(views, logits, generator)
         weighted = (getattr(weights, name) * term for name, term in terms.items())
         loss = sum(weighted, start=logits.new_zeros(()))
-        confident = (views.confidence[n:] >= self.settings.strong_threshold).float().mean()
-        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "confident": confident}
+        return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, **statistics}
+
+    def _confidence(self, confidence: Tensor) -> dict[str, Tensor]:
+        """Shares of unlabelled pixels that count for L_unsup, and that carry their pseudo-label."""
+        settings = self.settings
+        thresholds = {"confident": settings.strong_threshold, "pseudo_labeled": settings.weak_threshold}
+        return {name: (confidence >= least).float().mean() for name, least in thresholds.items()}
 
     def _representation_terms(
         self, views: _Views, logits: Tensor, pyramid: Sequence[Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """`contrast` and `neighbors`, where they have a weight; feeds their banks."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`contrast` and `neighbors`, where they have a weight, and statistics; feeds their banks."""
         weights, n = self.settings.weights, views.labeled
         matrix = self.student_head.matrix()
         with torch.no_grad():
             teacher_logits, teacher_pyramid = self.passes(self.teacher, views.images)
             teacher_matrix = self.teacher_head.matrix()
-        terms = {}
+        terms, statistics = {}, {}
         if weights.contrast:
             confidence = views.confidence
             if self.config.released.starving_banks:
                 confidence = entropy_levels(logits.detach(), n, self.teacher_updates / self.settings.steps)
-            terms["contrast"] = self.contrast(
+            contrast = self.contrast(
                 labels=views.labels,
                 confidence=confidence,
                 teacher_probability=teacher_logits.softmax(1),
@@ -129,12 +136,13 @@ class FinetuneStage(Stage):
                 teacher=(teacher_pyramid, teacher_matrix),
                 generator=generator,
             )
+            terms["contrast"], statistics = contrast.loss, contrast.statistics
         if weights.neighbors:
             terms["neighbors"] = self._neighbors(
                 project(image_mean([p[n:] for p in pyramid]), matrix),
                 project(image_mean([p[n:] for p in teacher_pyramid]), teacher_matrix),
             )
-        return terms
+        return terms, statistics
 
     def _views(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Views:
         labeled, labels = self.weak_view(batch["labeled_image"], generator, batch["labeled_label"])

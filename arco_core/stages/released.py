@@ -57,7 +57,9 @@ class StarvingContrast(Contrast):
     def fresh_keys(self, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Contrast.fresh_keys`: all of them, or the last ones that the bank has room for."""
         sizes = mask.flatten(1).sum(1, keepdim=True)
-        m = max(1, min(int(sizes.max()), self.bank.size // self.peers.count))
+        # As many for every worker, so that keys can be gathered.
+        largest = int(self.peers.gather(sizes.amax(0)).max())
+        m = max(1, min(largest, self.bank.size // self.peers.count))
         place = torch.arange(m, device=mask.device)
         valid = place < sizes
         return nth_true(mask.flatten(1), torch.where(valid, place + (sizes - m).clamp_min(0), 0)), valid

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from arco_core.errors import DataError
+from arco_core.stages import STATISTICS
 from components.evaluate.scoring import TrainedModel
 from infra.storage import Store
 from infra.training.load import load_network
@@ -15,7 +16,7 @@ from infra.training.stage_job import StageJob
 from infra.training.worker import finished
 
 STAGES = ("pretrain", "finetune", "supervised")
-_NOT_LOSSES = frozenset({"step", "lr", "grad_norm", "skipped", "confident"}) | TIMES
+_NOT_LOSSES = frozenset({"step", "lr", "grad_norm", "skipped"}) | STATISTICS | TIMES
 
 Curve = tuple[tuple[int, float], ...]
 """(step, value), in order."""

@@ -13,18 +13,13 @@ from torch import Tensor, nn
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (N_r, …) of all ranks r as (Σ N_r, …), in rank order, without gradient.
+    """The rows (N, …) of all ranks as (ranks · N, …), in rank order, without gradient.
 
-    Ranks may have different numbers of rows, also none.
+    Every rank has as many rows: asking for their numbers first would be a wait for the device in every step.
     """
-    counts: list[Tensor] = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(_world())]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    sizes = [int(count) for count in counts]
-    padded = rows.detach().new_zeros((max(sizes), *rows.shape[1:]))
-    padded[: len(rows)] = rows.detach()
-    received = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(received, padded)
-    return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
+    received = [torch.empty_like(rows) for _ in range(_world())]
+    dist.all_gather(received, rows.detach().contiguous())
+    return torch.cat(received)
 
 
 def average_running_statistics(module: nn.Module) -> None:

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from arco_core.session import Feed
 from arco_core.stages import Passes, Stage
-from arco_core.training import Feed
 
 
 def data_parallel(stage: Stage, feed: Feed, passes: Passes) -> DistributedDataParallel:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from arco_core.config import OptimizerConfig
 from arco_core.errors import TrainingError
-from arco_core.training import Loop, learning_rate, step_seed, train
+from arco_core.session import learning_rate
+from arco_core.training import Loop, step_seed, train
 from tests.arco_core.stages.test_stages import batch, small_stage
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from arco_core.stages import Stage
+from arco_core.stages import STATISTICS, Stage
 from tests.arco_core.stages.test_stages import batch, small_config, small_stage, step
 
 METHOD = Path(__file__).parents[3] / "docs/method.md"
@@ -54,7 +54,7 @@ def test_each_row_trains_exactly_its_terms(row: str, name: str, terms: set[str])
     losses["loss"].backward()
     stage.after_step()
     expected = terms - (LEFT_OUT[row] - {"supervised"})
-    assert losses.keys() - {"loss", "confident"} == expected
+    assert losses.keys() - STATISTICS - {"loss"} == expected
     assert torch.isfinite(losses["loss"])
     for key, parameter in stage.named_parameters():
         # A parameter without a gradient is state that nothing needs, and stops data-parallel training.

@@ -12,7 +12,12 @@ from torch import nn
 from arco_core.training import Loop, train
 from infra.checkpoints import read_checkpoint
 from infra.training import StageJob
-from infra.training.collectives import average_running_statistics, gather_objects, gather_rows
+from infra.training.collectives import (
+    average,
+    average_running_statistics,
+    gather_objects,
+    gather_rows,
+)
 from infra.training.feed import open_feed
 from infra.training.seeds import derived_seed
 from infra.training.worker import build, finished
@@ -25,8 +30,9 @@ WORLD = 2
 
 
 def _exchange(rank: int) -> None:
-    rows = torch.arange(3.0 * rank).view(-1, 3) + 10 * rank  # rank 0 has none, rank 1 has one
-    assert torch.equal(gather_rows(rows), torch.tensor([[10.0, 11.0, 12.0]]))
+    rows = torch.arange(3.0).view(-1, 3) + 10 * rank
+    assert torch.equal(gather_rows(rows), torch.tensor([[0.0, 1.0, 2.0], [10.0, 11.0, 12.0]]))
+    assert torch.equal(average(rows), torch.tensor([[5.0, 6.0, 7.0]]))
     flags = gather_rows(torch.full((2, 2), rank == 1))
     assert torch.equal(flags, torch.tensor([[False, False], [False, False], [True, True], [True, True]]))
     assert gather_objects({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
