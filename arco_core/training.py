@@ -102,7 +102,7 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
 
 def _to(value: Tensor, device: torch.device) -> Tensor:
     """`value` on `device`; to a GPU from pinned memory, so that the copy does not wait for earlier work."""
-    if device.type == "cuda" and not value.is_pinned():
+    if device.type == "cuda" and value.device.type == "cpu" and not value.is_pinned():
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
 
