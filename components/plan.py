@@ -12,12 +12,12 @@ from pathlib import Path
 
 from arco_core.config import ArcoConfig, ConfigError, dumps, load, preset_names
 from arco_core.errors import DataError
-from components.training_options import ALL_LABELED
+from components.training_options import ALL_LABELED, check_one_choice
 from infra.code_digest import code_digest
 from infra.datasets.draft import preview
 from infra.datasets.readers.base import RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
-from infra.datasets.splits import choose_labeled
+from infra.datasets.splits import choose_labeled, named_labeled
 from infra.datasets.synthetic import write_cohort
 from infra.storage import Store
 
@@ -146,6 +146,10 @@ def _preview(
 ) -> tuple[int, int]:
     """Numbers of training and of labelled patients. Raises for data that a later step would refuse."""
     splits, groups = preview(store, raw, config.data)
+    names = config.run.labeled_patients
+    if names:
+        check_one_choice(labeled, names)
+        return len(splits["train"]), len(named_labeled(groups, names, splits))
     if labeled == ALL_LABELED:
         return len(splits["train"]), sum(map(len, groups))
     chosen = [choose_labeled(groups, splits["train"], labeled, seed) for seed in seeds]
@@ -158,6 +162,8 @@ def _run_name(source: Store, config: ArcoConfig, labeled: float) -> str:
     text = json.dumps([source.url, settings, labeled], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     labels = "all" if labeled == ALL_LABELED else f"{labeled:g}"
+    if config.run.labeled_patients:
+        labels = f"{len(config.run.labeled_patients)}-named"
     return f"{config.data.name}-l{labels}-{digest}"
 
 

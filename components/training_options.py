@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arco_core.config import dumps, load, preset_names
+from arco_core.config import ConfigError, dumps, load, preset_names
 from arco_core.errors import DataError
 from infra.datasets import DatasetVersion
 from infra.training import BACKENDS, StageJob, StageName, run_stage
@@ -60,7 +61,9 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         stage=stage,
         config=dumps(config),
         dataset_url=version.url,
-        labeled_patients=labeled_patients(version, options.labeled, options.seed),
+        labeled_patients=labeled_patients(
+            version, options.labeled, options.seed, config.run.labeled_patients
+        ),
         channels=version.channels,
         classes=version.classes,
         run_url=options.run,
@@ -70,12 +73,28 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
     return run_stage(job, options.backend).checkpoint_url
 
 
-def labeled_patients(version: DatasetVersion, labeled: float, seed: int) -> tuple[str, ...]:
-    """The labelled patients that `labeled` asks for. Raises `DataError` for an impossible amount."""
+def labeled_patients(
+    version: DatasetVersion, labeled: float, seed: int, names: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The labelled patients that `labeled` asks for, or those of `names`.
+
+    Raises `DataError` for an impossible amount or name, and `ConfigError` where both are given.
+    """
+    if names:
+        check_one_choice(labeled, names)
+        return version.named_patients(names)
     if labeled == ALL_LABELED:
-        annotated = {case.patient_id for case in version.cases if case.split == "train" and case.annotated}
-        labeled = len(annotated)
+        labeled = sum(map(len, version.manifest.label_groups))
     return version.labeled_patients(labeled, seed)
+
+
+def check_one_choice(labeled: float, names: Sequence[str]) -> None:
+    """Raise `ConfigError` where labelled patients are given by name and by amount."""
+    if names and labeled != ALL_LABELED:
+        raise ConfigError(
+            f"run.labeled_patients = {list(names)} names the labelled patients, and labeled = {labeled:g} "
+            "asks for an amount: give one of the two."
+        )
 
 
 def parse_training_options(
@@ -93,6 +112,7 @@ def parse_training_options(
     parser.add_argument("--backend", choices=backend_names(), default="ray")
     if stage == "finetune":
         parser.add_argument("--init", required=True, help="URL of the pre-training's checkpoint")
+    add_labeled_patients_option(parser)
     values = vars(parser.parse_args(arguments))
     extra = {key: values.pop(key) for key in ("init",) if key in values}
     return TrainingOptions(**values), extra
@@ -110,6 +130,19 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="a setting over the preset's; repeat it for more",
     )  # fmt: skip
+
+
+def add_labeled_patients_option(parser: argparse.ArgumentParser) -> None:
+    """The option `--labeled-patients`, which is short for a setting."""
+    parser.add_argument(
+        "--labeled-patients", dest="overrides", action="append", type=_named, metavar="A,B,…",
+        help="labelled patients by name, instead of --labeled",
+    )  # fmt: skip
+
+
+def _named(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    return f"run.labeled_patients={json.dumps(names, ensure_ascii=False)}"
 
 
 def labeled_amount(text: str) -> float:

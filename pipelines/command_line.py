@@ -15,7 +15,7 @@ from components.command_line import exit_on_error
 from components.local_session import local_session
 from components.plan import AUTO, plan_run
 from components.terminal import print_plan, print_result
-from components.training_options import backend_names, labeled_amount
+from components.training_options import add_labeled_patients_option, backend_names, labeled_amount
 from pipelines.local_run import StepFailed, run_locally
 
 
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
         help="a setting over the preset's; repeat it for more",
     )  # fmt: skip
+    add_labeled_patients_option(local)
     written = commands.add_parser("compile", help="write the pipeline for Kubeflow Pipelines")
     written.add_argument("-o", "--output", default="arco_full.yaml")
     return parser

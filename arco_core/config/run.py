@@ -14,6 +14,8 @@ class RunConfig:
     """How a run is carried out."""
 
     seed: int = 0
+    labeled_patients: tuple[str, ...] = ()
+    """Labelled patients by name, the same for every seed; none leaves the choice to the amount of labels."""
     workers: int = 2
     threads_per_worker: int = 1
     device: str = "auto"
@@ -30,6 +32,13 @@ class RunConfig:
     """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
 
     def __post_init__(self) -> None:
+        names = self.labeled_patients
+        require(
+            len(set(names)) == len(names) and all(names),
+            "run.labeled_patients",
+            names,
+            "must be different names",
+        )
         require(self.workers >= 1, "run.workers", self.workers, "must be at least 1")
         require(
             self.threads_per_worker >= 1,
@@ -48,6 +57,11 @@ class RunConfig:
         require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
 
     @property
-    def result_settings(self) -> dict[str, int | str | bool]:
+    def result_settings(self) -> dict[str, int | str | bool | tuple[str, ...]]:
         """The settings that change what is computed; all others only change how it is done."""
-        return {"workers": self.workers, "precision": self.precision, "compile": self.compile}
+        return {
+            "workers": self.workers,
+            "precision": self.precision,
+            "compile": self.compile,
+            "labeled_patients": self.labeled_patients,
+        }

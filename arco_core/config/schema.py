@@ -209,7 +209,7 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ArcoConfig:
-    """Everything a run depends on, besides the dataset version and the labelled patients."""
+    """Everything a run depends on, besides the dataset version and the amount of labels."""
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

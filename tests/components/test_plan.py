@@ -10,6 +10,8 @@ import pytest
 from arco_core.config import ConfigError, loads
 from arco_core.errors import DataError, StoreError
 from components.plan import RunPlan, plan_run
+from infra.datasets import prepare_dataset
+from infra.storage import Store
 from tests.conftest import TINY_SETTINGS
 
 
@@ -90,3 +92,38 @@ def test_without_data_the_demo_cohort_is_made(tmp_path: Path) -> None:
     assert (found.preset, found.data) == ("demo", os.fspath(tmp_path / "raw/demo"))
     assert (tmp_path / "raw/demo/dataset.json").exists()
     assert plan_run(data=None, store=str(tmp_path)).run == found.run
+
+
+def test_labelled_patients_by_name(tiny_raw: Path, tmp_path: Path) -> None:
+    annotated = [f"case_{number:03d}" for number in range(4)]
+    usable = [name for name in annotated if _trains(tiny_raw, tmp_path, name)]
+    assert len(usable) == 3  # the fourth is held out for validation
+    found = plan(tiny_raw, tmp_path, overrides=_named(usable[:2]))
+    assert found.labeled_patients == 2 and "-l2-named-" in found.run
+    assert plan(tiny_raw, tmp_path, overrides=_named(usable[1:])).run != found.run
+
+
+def _named(names: list[str]) -> list[str]:
+    return [*TINY_SETTINGS, f"run.labeled_patients={json.dumps(names)}"]
+
+
+def _trains(raw: Path, store: Path, name: str) -> bool:
+    try:
+        plan(raw, store, overrides=_named([name]))
+    except DataError as error:
+        assert "held out for validation" in str(error)
+        return False
+    return True
+
+
+def test_a_plan_knows_the_version_that_the_next_one_goes_on_from(tiny_raw: Path, tmp_path: Path) -> None:
+    raw = Path(shutil.copytree(tiny_raw, tmp_path / "raw"))
+    found = plan(raw, tmp_path / "store")
+    prepare_dataset(str(raw), Store(str(tmp_path / "store")), found.config.data, use_ray=False)
+    (raw / "imagesUn" / "case_004.nii.gz").rename(raw / "imagesTr" / "case_004.nii.gz")
+    shutil.copy(raw / "labelsTr" / "case_000.nii.gz", raw / "labelsTr" / "case_004.nii.gz")
+    again = plan(raw, tmp_path / "store")
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), again.config.data, use_ray=False)
+    assert version.manifest.parent is not None
+    assert again.train_patients == len(version.patients("train"))
+    assert again.labeled_patients == sum(map(len, version.manifest.label_groups)) == 4

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from arco_core.config import ConfigError, load
 from arco_core.errors import DataError
 from components.training_options import (
     ALL_LABELED,
@@ -53,3 +54,39 @@ def test_stage_two_needs_stage_one(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_network_for_patches_refuses_slices(tiny_dataset: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image_size = \[32, 32\], and network.kind = 'vnet' takes 3 sides"):
         train("supervised", TrainingOptions(dataset=tiny_dataset, run=str(tmp_path), preset="la"))
+
+
+def test_labelled_patients_by_name(tiny_dataset: str) -> None:
+    arguments = ["--dataset", "d", "--run", "r", "--labeled-patients", "case_003, case_000"]
+    options, _ = parse_training_options("supervised", "", arguments)
+    names = load(overrides=options.overrides).run.labeled_patients
+    assert names == ("case_003", "case_000")
+    version = DatasetVersion.open(tiny_dataset)
+    train = [p for group in version.manifest.label_groups for p in group]
+    assert labeled_patients(version, ALL_LABELED, 0, train[:2]) == tuple(train[:2])
+    assert labeled_patients(version, ALL_LABELED, 1, train[:2]) == tuple(train[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nobody", "'nobody' does not exist; annotated train patients are case_0"),
+        ("case_005", "'case_005' is not annotated: name annotated train patients only"),
+        ("validation", "is held out for validation"),
+    ],
+)
+def test_names_that_cannot_be_labelled(tiny_dataset: str, name: str, message: str) -> None:
+    version = DatasetVersion.open(tiny_dataset)
+    name = version.patients("validation")[0] if name == "validation" else name
+    with pytest.raises(DataError, match=message):
+        labeled_patients(version, ALL_LABELED, 0, [name])
+
+
+def test_names_and_an_amount_are_refused(tiny_dataset: str) -> None:
+    version = DatasetVersion.open(tiny_dataset)
+    with pytest.raises(
+        ConfigError, match=r"run\.labeled_patients = \['case_000'\] names .* labeled = 2 asks"
+    ):
+        labeled_patients(version, 2, 0, ["case_000"])
+    with pytest.raises(ConfigError, match="must be different names"):
+        load(overrides=["run.labeled_patients=['a','a']"])
