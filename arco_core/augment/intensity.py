@@ -1,6 +1,8 @@
-"""Intensity augmentation: the strong view's contrast, brightness, gamma, blur and noise."""
+"""Intensity augmentation: the strong view's contrast, brightness, blur and noise."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +26,21 @@ def jitter(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     brightness = uniform(batch, -config.brightness, config.brightness, generator)
     changed = (images - mean) * contrast + mean + brightness * spread
     images = torch.where(chance(batch, config.jitter_probability, generator), changed, images)
-    blurred = _blur(images, uniform((len(images),), 0.15, config.blur_sigma, generator))
+    sigma = uniform((len(images),), 0.15, config.blur_sigma, generator)
+    blurred = blur(images, sigma, radius=max(1, math.ceil(2.6 * config.blur_sigma)))
     images = torch.where(chance(batch, config.blur_probability, generator), blurred, images)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return images + noise * spread * uniform(batch, 0.0, config.noise, generator)
 
 
-def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of images (B, C, *S) by `sigma` (B,) pixels, kernel of 7, separable."""
-    offsets = torch.arange(-3, 4, device=images.device, dtype=images.dtype)
+def blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
+    """Gaussian blur of images (B, C, *S) by `sigma` (B,) pixels, cut off at `radius`; borders repeat."""
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], dim=0)
     axes = images.ndim - 2
     convolve = F.conv2d if axes == 2 else F.conv3d
-    flat = F.pad(images.flatten(0, 1)[None], (3, 3) * axes, mode="replicate")
+    flat = F.pad(images.flatten(0, 1)[None], (radius, radius) * axes, mode="replicate")
     for axis in range(axes):
         along = [1] * axes
         along[axis] = -1

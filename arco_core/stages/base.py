@@ -124,9 +124,12 @@ class Stage(nn.Module, ABC):
         return {"loss": weight * loss, "supervised": loss.detach()}
 
     def weak_view(self, images: Tensor, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotation, crop and flip of images (B, C, *S) and, alike, of labels (B, *S) -> int64."""
+        """Rotation, crop and flip of images (B, C, *S) and, alike, of labels (B, *S) -> int64.
+
+        What comes from outside repeats the border in both: a patch may end within a structure.
+        """
         grid = self._weak_grid(images, generator)
-        moved = warp(labels[:, None].to(images.dtype), grid, nearest=True)
+        moved = warp(labels[:, None].to(images.dtype), grid, nearest=True, border=True)
         return warp(images, grid, border=True), moved[:, 0].round().long()
 
     def weak_image(self, images: Tensor, generator: torch.Generator) -> Tensor:
