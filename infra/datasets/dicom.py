@@ -7,6 +7,8 @@ hospital can get any further; messages name the file and never quote a header.
 from __future__ import annotations
 
 import io
+import logging
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from arco_core.errors import DataError
 from infra.datasets.volume import MAX_BYTES, Volume, check_affine, sha256
 from infra.storage import Store
+
+# Complaints about values quote them, and go to the log besides being warnings.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 PREFIX_BYTES = 132
 """A file begins with 128 bytes of anything and then `DICM`."""
@@ -34,8 +40,8 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _GAP = 0.1
 """Share of the slice distance by which a slice may lie off its place."""
 _ERRORS = (
-    ArithmeticError, AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OSError,
-    RecursionError, RuntimeError, TypeError, ValueError,
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError,
+    NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 
 
@@ -94,16 +100,12 @@ def _decode(data: bytes, path: str) -> _Slice:
             warnings.simplefilter("ignore")  # they quote the header
             dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_TAGS))
             _check(dataset, path, len(data))
-            spacing = [float(value) for value in dataset.PixelSpacing]
-            cosines = np.asarray([float(v) for v in dataset.ImageOrientationPatient], np.float64).reshape(
-                2, 3
-            )
             return _Slice(
                 path=path,
                 series=str(dataset.SeriesInstanceUID),
                 pixels=_pixels(dataset),
                 position=np.asarray([float(v) for v in dataset.ImagePositionPatient], np.float64).reshape(3),
-                axes=cosines * np.array([[spacing[1]], [spacing[0]]]),
+                axes=_axes(dataset),
                 thickness=float(dataset.SliceThickness) if dataset.get("SliceThickness") else None,
             )
     except _ERRORS as error:
@@ -132,6 +134,15 @@ def _check(dataset: Any, path: str, size: int) -> None:
         raise DataError(
             f"{path} is truncated: {promised} bytes of pixels by its header, {size} in all; copy it again"
         )
+
+
+def _axes(dataset: Any) -> npt.NDArray[np.float64]:
+    row_mm, column_mm = (float(value) for value in dataset.PixelSpacing)
+    cosines = np.array([float(v) for v in dataset.ImageOrientationPatient]).reshape(2, 3)
+    if not (min(row_mm, column_mm) > 0 and np.allclose(cosines @ cosines.T, np.eye(2), atol=0.01)):
+        raise ValueError("pixels without an extent or a direction")
+    axes: npt.NDArray[np.float64] = cosines * np.array([[column_mm], [row_mm]])
+    return axes
 
 
 def _pixels(dataset: Any) -> npt.NDArray[Any]:

@@ -119,12 +119,13 @@ def _check(dataset: h5py.Dataset, path: str, key: str, *, ndim: int, size: int) 
             f"{path}: {key!r} has shape {shape} and type {dtype}; it must hold real numbers along {ndim} axes"
         )
     promised = math.prod(shape) * dtype.itemsize
-    stored = min(dataset.id.get_storage_size(), size)
+    stored = dataset.id.get_storage_size()
     chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
-    if promised > MAX_BYTES or max(promised, chunk) > stored * DEFLATE_RATIO + _SMALL:
+    if promised > MAX_BYTES or stored > size or max(promised, chunk) > stored * DEFLATE_RATIO + _SMALL:
         raise DataError(
-            f"{path}: {key!r} promises {promised} bytes in pieces of {chunk} and stores {stored}; at most "
-            f"{DEFLATE_RATIO} times what is stored and {MAX_BYTES / 2**30:g} GiB are read: export it again"
+            f"{path}: {key!r} promises {promised} bytes in pieces of {chunk}, {stored} stored in a file of "
+            f"{size}; at most {DEFLATE_RATIO} times what is stored and {MAX_BYTES / 2**30:g} GiB are read: "
+            "export it again"
         )
     for number in range(dataset.id.get_num_chunks() if dataset.chunks else 0):
         info = dataset.id.get_chunk_info(number)

@@ -18,17 +18,15 @@ import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from arco_core.errors import DataError
-from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, Volume, check_affine, sha256
+from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, TRAILING_BYTES, Volume, check_affine, sha256
 from infra.storage import Store
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """By the header's size, which is its first number."""
+_MAGIC = (b"n+1", b"n+2")
 _GZIP_MAGIC = b"\x1f\x8b"
-_TRAILING_BYTES = 64 * 2**10
-"""Some tools pad files; more than this after the last voxel is not padding."""
 _SPACING_TOLERANCE = 0.01
 
 
@@ -61,12 +59,13 @@ def decode_nifti(data: bytes, path: str) -> Volume:
     if not data:
         raise DataError(f"{path} is empty (0 bytes): copy or export the scan again")
     try:
-        header, content = _read(data, path)
-        affine = _affine(header, path)
-        voxels = _voxels(header, content)
+        with np.errstate(all="ignore"):  # what is not finite is refused where it matters
+            header, content = _read(data, path)
+            affine = _affine(header, path)
+            voxels = _voxels(header, content)
     except (EOFError, zlib.error) as error:
         raise DataError(_message(path, f"truncated or damaged ({error}, {len(data)} bytes)")) from error
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, ValueError, OverflowError) as error:
+    except (ImageFileError, HeaderDataError, LookupError, OSError, OverflowError, ValueError) as error:
         raise DataError(_message(path, f"not a readable NIfTI file ({error})")) from error
     return Volume(path=path, voxels=voxels, affine=affine, sha256=sha256(data))
 
@@ -81,15 +80,17 @@ def _read(data: bytes, path: str) -> tuple[Any, bytes]:
         raise ImageFileError("it does not begin with a NIfTI header")
     if len(start) < size:
         raise EOFError(f"the header alone has {size} bytes")
-    header = _HEADERS[size](start[:size])
+    header = _HEADERS[size](start[:size], check=False)  # nibabel's own check quotes what it finds
+    if header["magic"].item() not in _MAGIC:
+        raise ImageFileError("it is not a NIfTI file that holds its own voxels")
     needed = _size(header, path)
     possible = len(data) * DEFLATE_RATIO if packed else len(data)
     if needed > possible:
         raise EOFError(f"its header promises {needed} bytes")
-    content = start + file.read(needed - len(start) + _TRAILING_BYTES + 1)
+    content = start + file.read(needed - len(start) + TRAILING_BYTES + 1)
     if len(content) < needed:
         raise EOFError(f"its header promises {needed} bytes, it holds {len(content)}")
-    if len(content) > needed + _TRAILING_BYTES:
+    if len(content) > needed + TRAILING_BYTES:
         raise DataError(_message(path, f"longer than the {needed} bytes that its header promises"))
     return header, content
 

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from arco_core.errors import DataError
-from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, Volume, check_affine, gunzip, sha256
+from infra.datasets.volume import (
+    DEFLATE_RATIO,
+    MAX_BYTES,
+    TRAILING_BYTES,
+    Volume,
+    check_affine,
+    gunzip,
+    sha256,
+)
 from infra.storage import Store
 
 _HEADER_BYTES = 64 * 2**10
@@ -63,7 +71,10 @@ def decode_nrrd(data: bytes, path: str) -> Volume:
         file = io.BytesIO(data[:_HEADER_BYTES])
         header = nrrd.read_header(file)
         affine = _affine(header, path)
-        voxels = nrrd.read_data(header | {"encoding": "raw"}, _content(header, data[file.tell() :], path))
+        content = _content(header, data[file.tell() :], path)
+        voxels = nrrd.read_data(header | {"encoding": "raw"}, content)
+        if len(content.read()) > TRAILING_BYTES:
+            raise DataError(f"{path} is longer than its header promises: copy or export the scan again")
     except (EOFError, zlib.error) as error:
         raise DataError(f"{path} is truncated or damaged: copy or export the scan again") from error
     except (
@@ -102,7 +113,7 @@ def _content(header: Any, body: bytes, path: str) -> io.BytesIO:
         return io.BytesIO(body)
     if math.prod(sizes) > len(body) * DEFLATE_RATIO:
         raise EOFError
-    return io.BytesIO(gunzip(body, limit))
+    return io.BytesIO(gunzip(body, limit + TRAILING_BYTES + 1))
 
 
 def _affine(header: Any, path: str) -> npt.NDArray[np.float64]:

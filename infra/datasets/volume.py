@@ -19,6 +19,8 @@ MAX_BYTES = 4 * 2**30
 """Of one decoded volume: twice what the samples of a case may take. What promises more is not read."""
 DEFLATE_RATIO = 1032
 """How many bytes one byte of gzip can become at most."""
+TRAILING_BYTES = 64 * 2**10
+"""Some tools pad files; more than this after the last voxel is not padding."""
 _SPACING_MM = (1e-3, 1e3)
 """No scanner has smaller or larger voxels; a header that says so is in other units, or damaged."""
 

@@ -2,8 +2,9 @@
 
 `imagesTr/`, `labelsTr/` (for the annotated ones), `imagesUn/` (scans without annotations) and
 `dataset.json`. `imagesTs/` holds a challenge's test scans and is left alone. nnU-Net writes one
-file a channel, `case_0000.nii.gz`, `case_0001.nii.gz`; the Decathlon one file a case. A case is its
-own patient unless `dataset.json` has `"patients": {"case": "patient"}`.
+file a channel, `case_0000.nii.gz`, `case_0001.nii.gz`; the Decathlon one file a case. Either may be
+`.nii.gz`, `.nii` or `.nrrd`. A case is its own patient unless `dataset.json` has
+`"patients": {"case": "patient"}`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 
 from arco_core.errors import DataError
 from infra.datasets.nifti import NiftiFile
+from infra.datasets.nrrd import NrrdFile
 from infra.datasets.readers.base import RawCase, RawDataset, RawFolder
+from infra.datasets.volume import VolumeSource
 from infra.storage import NotFound
 
-_SUFFIXES = (".nii.gz", ".nii")
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -56,8 +59,8 @@ class MsdReader:
             RawCase(
                 case_id=case,
                 patient_id=description.patients.get(case, case),
-                channels=tuple(NiftiFile(path) for path in grouped[case]),
-                annotation=NiftiFile(labels[case]) if case in labels else None,
+                channels=tuple(_source(path) for path in grouped[case]),
+                annotation=_source(labels[case]) if case in labels else None,
             )
             for case in sorted(grouped)
         ]
@@ -76,12 +79,13 @@ class _Description:
         self.url = raw.store.join("dataset.json")
         try:
             values = json.loads(raw.store.read_bytes("dataset.json"))
+            json.dumps(values, ensure_ascii=False).encode()  # JSON can spell letters that no file can hold
         except NotFound as error:
             raise DataError(
                 f'{self.url} does not exist; write one such as {{"name": "heart", "modality": '
                 '{"0": "MRI"}, "labels": {"0": "background", "1": "ventricle"}}'
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self.url} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise DataError(f"{self.url} must hold an object with the keys name, labels and modality")
@@ -90,6 +94,13 @@ class _Description:
         self.classes = self._classes(self._table(values, "labels"))
         self.channels = len(self._table(values, "channel_names" if self.is_nnunet else "modality"))
         self.patients = self._table(values, "patients") if "patients" in values else {}
+        wrong = [
+            case for case, patient in self.patients.items() if not isinstance(patient, str) or not patient
+        ]
+        if wrong:
+            raise DataError(
+                f"{self.url}: 'patients' gives {_some(wrong)} no name: write a text for each case"
+            )
 
     def _table(self, values: dict[str, Any], key: str) -> dict[str, Any]:
         if key not in values:
@@ -118,8 +129,12 @@ class _Description:
 
 
 def _scans(raw: RawFolder, folder: str) -> list[str]:
-    """NIfTI files directly in `folder`."""
+    """Scans directly in `folder`."""
     return [path for path in raw.below(folder) if path.count("/") == 1 and path.endswith(_SUFFIXES)]
+
+
+def _source(path: str) -> VolumeSource:
+    return NrrdFile(path) if path.endswith(".nrrd") else NiftiFile(path)
 
 
 def _stem(path: str) -> str:

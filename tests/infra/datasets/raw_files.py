@@ -25,7 +25,9 @@ def scan(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    nib.save(image, path)
     return path
 
 

@@ -105,6 +105,8 @@ def test_case_in_two_places_is_refused(tmp_path: Path) -> None:
         ({"labels": {"0": "background", "2": "x"}}, "without gaps"),
         ({"labels": {"background": 0, "whole": [1, 2]}}, "one number with one name"),
         ({"patients": ["a"]}, "'patients'"),
+        ({"patients": {"case_000": 5}}, "'patients' gives case_000 no name"),
+        ({"name": "\ud800"}, "is not JSON: .*surrogates not allowed"),
     ],
 )
 def test_bad_description_is_refused(
