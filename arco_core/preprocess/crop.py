@@ -59,7 +59,10 @@ def _found(volume: npt.NDArray[np.float32], region: str) -> Box | None:
         labels, count = ndimage.label(volume > volume.mean())
         if not count:
             return None
-        chosen = int(np.bincount(labels.ravel())[1:].argmax()) + 1
+        sizes = np.zeros(count + 1, np.intp)
+        for part in np.array_split(labels, 8):  # bincount copies what it counts to eight bytes a voxel
+            sizes += np.bincount(part.ravel(), minlength=count + 1)
+        chosen = int(sizes[1:].argmax()) + 1
     found = ndimage.find_objects(labels, max_label=chosen)[-1:]
     if not found or found[0] is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,27 +16,28 @@ import torch
 from arco_core.config import DataConfig, NetworkConfig
 from arco_core.inference import segment_volume
 from arco_core.model_package import PublishedModel, load_package, save_package
-from arco_core.networks.unet import UNet
+from arco_core.networks import build_network
 from components.cli import main
 from infra.storage import Store
 
 NETWORK = NetworkConfig(features=(4, 8), dropout=(0.0, 0.0))
 
 
-def publish(folder: Path, channels: int = 1) -> Path:
+def publish(folder: Path, channels: int = 1, size: tuple[int, ...] = (32, 32)) -> Path:
     """A model with random weights and fitting statistics, so that it finds all classes."""
     torch.manual_seed(1)
-    network = UNet(channels, 3, NETWORK)
+    config = NETWORK if len(size) == 2 else dataclasses.replace(NETWORK, kind="vnet")
+    network = build_network(channels, 3, config)
     torch.nn.init.normal_(network.head.weight)
     with torch.no_grad():
         for _ in range(50):
-            network(torch.rand(8, channels, 32, 32))
+            network(torch.rand(8, channels, *size))
     save_package(
         folder,
         PublishedModel(
             network=network,
-            data_config=DataConfig(image_size=(32, 32), classes=("background", "a", "b")),
-            network_config=NETWORK,
+            data_config=DataConfig(image_size=size, classes=("background", "a", "b")),
+            network_config=config,
             classes=("background", "a", "b"),
             channels=channels,
         ),
@@ -112,6 +114,18 @@ def test_a_model_of_two_channels(tmp_path: Path, capsys: pytest.CaptureFixture[s
     flat = write_scan(tmp_path / "flat.nii.gz")
     message = fails(capsys, "predict", "--model", model, flat, "-o", tmp_path / "mask.nii.gz")
     assert "flat.nii.gz" in message and "the model was trained on 2" in message
+
+
+def test_a_3d_model_on_an_oblique_scan_larger_than_a_patch(tmp_path: Path) -> None:
+    model = publish(tmp_path / "model", size=(16, 16, 16))
+    path = write_scan(tmp_path / "scan.nii.gz", (40, 24, 6))
+    main(["predict", "--model", str(model), str(path), "-o", str(tmp_path / "mask.nii.gz")])
+    scan, mask = nib.load(path), nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    voxels = np.asanyarray(mask.dataobj)
+    assert len(np.unique(voxels)) > 1
+    expected = segment_volume(load_package(model), scan.get_fdata(dtype=np.float32), scan.affine)
+    np.testing.assert_array_equal(voxels, expected)
 
 
 def test_a_series_where_a_volume_is_meant(
