@@ -36,3 +36,15 @@ class Diverged(TrainingError):
             "lower optimizer.lr, or look for scans with extreme intensities"
         )
         self.step = step
+
+
+class Stopped(Exception):
+    """Training was asked to stop before its end. Its state is saved: the same call goes on from there.
+
+    Args:
+        step: optimiser steps done.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}, which is saved; the same command continues from there")
+        self.step = step

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from arco_core.config.schema import OptimizerConfig
+from arco_core.errors import Stopped
 from arco_core.meter import Meter, Values
 from arco_core.session import Feed, Session, State, learning_rate, make_optimizer
 from arco_core.stages import Passes, Stage
@@ -29,6 +31,20 @@ def _ignore(step: int, values: Any) -> None:
 
 def _never(step: int) -> bool:
     return False
+
+
+class Request(IntEnum):
+    """What a loop may be asked to do besides training; of several requests the greatest counts."""
+
+    GO_ON = 0
+    SAVE = 1
+    """Save a checkpoint, and go on."""
+    STOP = 2
+    """Save a checkpoint, and stop."""
+
+
+def _go_on() -> Request:
+    return Request.GO_ON
 
 
 def _alone(values: Tensor) -> Tensor:
@@ -55,6 +71,8 @@ class Loop:
     """Mean of a tensor over all workers."""
     on_checkpoint: Callable[[int, State], None] = _ignore
     """Called with the step and this worker's state, also after the last step."""
+    request: Callable[[], Request] = _go_on
+    """Asked after every step but the last; all workers must get the same answer."""
     forward: Callable[..., dict[str, Tensor]] | None = None
     """The stage, wrapped for data-parallel training; none calls the stage itself."""
     after_step: Callable[[], None] = _nothing
@@ -70,7 +88,9 @@ def train(stage: Stage, feed: Feed, optimizer_config: OptimizerConfig, loop: Loo
     A state holds `stage`, `optimizer`, `scaler`, `feed`, `meter` and `step`; pass it as `loop.resume` to
     continue. What `loop` is told and asked along the way changes no bit of it.
 
-    Raises `Diverged` when loss or gradient are no longer finite, before a state of such a step is saved.
+    Raises:
+        Diverged: loss or gradient are no longer finite; a state of such a step is never saved.
+        Stopped: `loop.request` asked for it.
     """
     device = next(stage.parameters()).device
     stage.passes = loop.passes
@@ -118,10 +138,15 @@ def _after(step: int, loop: Loop, session: Session, lr: float) -> None:
         meter.check(step)
         with meter.paused():
             save = loop.on_validate(step) or save
-    if save and not last:
+    if last:
+        return
+    request = loop.request()
+    if save or request is not Request.GO_ON:
         meter.check(step)
         with meter.paused():
             loop.on_checkpoint(step, session.state(step))
+    if request is Request.STOP:
+        raise Stopped(step)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from arco_core.config import ConfigError
 from arco_core.errors import ArcoError
+from infra.signals import Interrupted
 
 USER_ERROR = 2
 """Exit code for what the user can mend, as argparse's own."""
@@ -15,9 +17,19 @@ USER_ERROR = 2
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error that the user can mend without its traceback, and exit."""
+    """Print without a traceback what the user can mend, or that a signal ended the work, and exit.
+
+    The exit code is 2 for what the user can mend and, as in shells, 128 + the signal's number. All else is
+    Python's: a traceback and 1.
+    """
     try:
         yield
+    except KeyboardInterrupt as error:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from error
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(128 + error.number) from error
     except (ArcoError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error

@@ -5,20 +5,24 @@ It has a module of its own because Ray imports that module in the actor's proces
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 News = tuple[int, dict[str, float]]
 """A step that is done, and its metrics."""
 
 
 class Mailbox:
-    """What workers have to say. Use it through `open_mailbox`."""
+    """What workers and their watcher have to say to each other. Use it through `open_mailbox`."""
 
     def __init__(self) -> None:
         self._news: News | None = None
-        self._refusal = ""
+        self._refusal = self._failure = ""
+        self._stop = asyncio.Event()
+        self._stopped_at: int | None = None
 
     def post(self, step: int, metrics: dict[str, float]) -> None:
         """Leave the news of a step; only the last are kept."""
@@ -37,7 +41,33 @@ class Mailbox:
         """The first reason given to `refuse`, or nothing."""
         return self._refusal
 
+    def fail(self, reason: str) -> None:
+        """Leave what went wrong in an attempt, though another may succeed."""
+        self._failure = reason
+
+    def failure(self) -> str:
+        """The last reason given to `fail`, or nothing."""
+        return self._failure
+
+    def stop(self) -> None:
+        """Ask the workers to save and stop, those of later attempts too."""
+        self._stop.set()
+
+    async def wait_for_stop(self) -> None:
+        """Return when `stop` was called."""
+        await self._stop.wait()
+
+    def stopped(self, step: int) -> None:
+        """Leave that an attempt ended before its time, with `step` saved."""
+        self._stopped_at = step
+
+    def take_stopped(self) -> int | None:
+        """What `stopped` left, once."""
+        step, self._stopped_at = self._stopped_at, None
+        return step
+
 
 def open_mailbox() -> Any:
-    """The handle of a new mailbox; it ends with the process that opened it."""
-    return ray.remote(num_cpus=0)(Mailbox).remote()
+    """The handle of a new mailbox on this node; it ends with the process that opened it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()

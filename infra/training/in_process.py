@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from arco_core.errors import TrainingError
+from arco_core.errors import Stopped, TrainingError
+from arco_core.training import Request
 from infra.progress import Progress
+from infra.signals import Interrupted, SignalNote
 from infra.training.stage_job import StageJob, StageResult
 from infra.training.watch import show, tell_what_needs_a_gpu
 from infra.training.worker import finished, run_worker
@@ -18,6 +20,7 @@ def run_in_process(job: StageJob) -> StageResult:
 
     Raises:
         TrainingError: the job asks for more than one worker, or training failed.
+        Interrupted: this process was asked to end; the last step is saved.
         DataError, StoreError: see `run_worker`.
     """
     config = job.settings
@@ -28,12 +31,22 @@ def run_in_process(job: StageJob) -> StageResult:
         )
     device = _device(config.run.device)
     tell_what_needs_a_gpu(job.title, config.run, on_gpu=device.type == "cuda")
-    with Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress:
+    with (
+        Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress,
+        SignalNote() as note,
+    ):
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
+            note.begin()  # before the first step there is nothing to save: signals act at once
             show(progress, step, metrics)
 
-        run_worker(job, rank=0, world=1, device=device, report=report)
+        def request() -> Request:
+            return Request.GO_ON if note.number is None else Request.STOP
+
+        try:
+            run_worker(job, rank=0, world=1, device=device, report=report, request=request)
+        except Stopped as stopped:
+            raise Interrupted(stopped.step, note.number or 0) from stopped
     result = finished(job)
     if result is None:
         raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from arco_core.config import RunConfig as RunSettings
-from arco_core.errors import ArcoError, TrainingError
+from arco_core.errors import TrainingError
 from infra.mailbox import open_mailbox
 from infra.progress import Progress
 from infra.ray_session import ray_session
+from infra.signals import Interrupted, SignalNote
+from infra.training.ray_worker import train_function
 from infra.training.stage_job import StageJob, StageResult
 from infra.training.watch import show, tell_what_needs_a_gpu
-from infra.training.worker import finished, run_worker
+from infra.training.worker import finished
 
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = 0.2
 
 
 def run_on_ray(job: StageJob) -> StageResult:
@@ -30,6 +30,7 @@ def run_on_ray(job: StageJob) -> StageResult:
 
     Raises:
         TrainingError: training failed, `run.max_failures` times or in a way that a new start does not mend.
+        Interrupted: this process was asked to end; the last step is saved.
     """
     # The controller looks at its workers this often; its default of 2 s delays start and end.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -37,25 +38,30 @@ def run_on_ray(job: StageJob) -> StageResult:
     with (
         ray_session(workers=settings.workers),
         Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress,
+        SignalNote() as note,
     ):
         use_gpu = _use_gpu(settings)
         tell_what_needs_a_gpu(job.title, settings, on_gpu=use_gpu)
         progress.announce(f"starting {settings.workers} worker{'s' * (settings.workers > 1)} on Ray")
-        mailbox = open_mailbox()
-        with _watching(mailbox, progress):
-            _fit(job, settings, mailbox, use_gpu=use_gpu)
-        if refusal := ray.get(mailbox.refusal.remote()):
-            raise TrainingError(f"{job.title}: {refusal}")
-    result = finished(job)
-    if result is None:
-        raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")
-    return result
+        while True:
+            mailbox = open_mailbox()
+            _Fit(_trainer(job, settings, mailbox, use_gpu=use_gpu), job).watch(mailbox, progress, note)
+            result = finished(job)
+            if result is not None:
+                return result
+            stopped = ray.get(mailbox.take_stopped.remote())
+            if stopped is None:
+                raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")
+            if note.number is not None:
+                raise Interrupted(stopped, note.number)
+            # Only the workers were told to end, and have saved: others take over.
+            progress.announce(f"workers were told to end after step {stopped}; starting others")
 
 
-def _fit(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: bool) -> None:
+def _trainer(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: bool) -> TorchTrainer:
     resources = {"CPU": 1, "GPU": int(use_gpu)}
-    trainer = TorchTrainer(
-        _train_function,
+    return TorchTrainer(
+        train_function,
         train_loop_config={"job": job.to_json(), "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -69,13 +75,44 @@ def _fit(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: bool) -
             ),
         ),
     )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise TrainingError(
-            f"{job.title} failed, and the {settings.max_failures} retries that run.max_failures allows too. "
-            f"The last error was:\n{error}"
-        ) from error
+
+
+class _Fit:
+    """One `fit`, in a thread of its own: in the main one Ray Train would handle Ctrl-C, without saving."""
+
+    def __init__(self, trainer: TorchTrainer, job: StageJob) -> None:
+        self._job = job
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(trainer,), name="fit", daemon=True)
+
+    def _run(self, trainer: TorchTrainer) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # raised again by `watch`
+            self._error = error
+
+    def watch(self, mailbox: Any, progress: Progress, note: SignalNote) -> None:
+        """Until the end, show progress, and hand on what `note` holds. Raises what `run_on_ray` raises."""
+        self._thread.start()
+        asked = False
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+            if news := ray.get(mailbox.take.remote()):
+                note.begin()  # before the first step there is nothing to save: signals act at once
+                show(progress, *news)
+            if note.number is not None and not asked:
+                asked = True
+                ray.get(mailbox.stop.remote())
+        if refusal := ray.get(mailbox.refusal.remote()):
+            raise TrainingError(f"{self._job.title}: {refusal}") from self._error
+        if isinstance(self._error, TrainingFailedError):
+            failure = ray.get(mailbox.failure.remote()) or self._error
+            raise TrainingError(
+                f"{self._job.title} failed, and the {self._job.settings.run.max_failures} retries that "
+                f"run.max_failures allows too. The last error was:\n{failure}"
+            ) from self._error
+        if self._error is not None:
+            raise self._error
 
 
 def _use_gpu(settings: RunSettings) -> bool:
@@ -87,49 +124,3 @@ def _use_gpu(settings: RunSettings) -> bool:
             "set run.workers or run.device"
         )
     return settings.device != "cpu" and gpus >= settings.workers
-
-
-def _train_function(arguments: dict[str, Any]) -> None:
-    """Runs in every worker process."""
-    mailbox = arguments["mailbox"]
-    if ray.get(mailbox.refusal.remote()):
-        return  # a new start would fail in the same way
-    context = get_context()
-
-    def report(step: int, metrics: Mapping[str, float]) -> None:
-        mailbox.post.remote(step, dict(metrics))
-
-    try:
-        run_worker(
-            StageJob.from_json(arguments["job"]),
-            rank=context.get_world_rank(),
-            world=context.get_world_size(),
-            device=get_device(),
-            report=report,
-        )
-    except ArcoError as error:
-        ray.get(mailbox.refuse.remote(str(error)))
-        raise
-
-
-@contextmanager
-def _watching(mailbox: Any, progress: Progress) -> Iterator[None]:
-    """Show what arrives in the mailbox meanwhile."""
-    done = threading.Event()
-
-    def show_news() -> None:
-        if news := ray.get(mailbox.take.remote()):
-            show(progress, *news)
-
-    def watch() -> None:
-        while not done.wait(_POLL_SECONDS):
-            show_news()
-
-    thread = threading.Thread(target=watch, name="watch-training", daemon=True)
-    thread.start()
-    try:
-        yield
-        show_news()
-    finally:
-        done.set()
-        thread.join()

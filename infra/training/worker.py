@@ -13,11 +13,12 @@ from torch import Tensor
 from arco_core.errors import TrainingError
 from arco_core.meter import Values
 from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
-from arco_core.training import Loop, train
+from arco_core.training import Loop, Request, train
 from infra.checkpoints import read_checkpoint
 from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
+from infra.training.ballot import Ballot
 from infra.training.data_parallel import data_parallel
 from infra.training.feed import open_feed
 from infra.training.metrics_log import Line
@@ -38,15 +39,25 @@ def finished(job: StageJob) -> StageResult | None:
     return result if Store(folder).exists(name) else None
 
 
-def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, report: Report) -> None:
+def run_worker(
+    job: StageJob,
+    *,
+    rank: int,
+    world: int,
+    device: torch.device,
+    report: Report,
+    request: Callable[[], Request],
+) -> None:
     """Train `job` as worker `rank` of `world`; continues from the last checkpoint where there is one.
 
     With more than one worker, `torch.distributed` is set up already. Rank 0 writes checkpoints, metrics and,
-    at the end, the result into the stage's folder, and calls `report`.
+    at the end, the result into the stage's folder, and calls `report`. `request` is asked after every step
+    what else to do; what one worker is asked to do, all do.
 
     Raises:
         TrainingError: the training diverged, or a newer attempt has taken over.
         DataError, StoreError: the dataset or the store cannot be read.
+        Stopped: it was asked for; the last step is saved.
     """
     config = job.settings
     threads = _threads(config.run.threads_per_worker)
@@ -58,6 +69,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
         state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
         stage = build(job, world, device)
         passes = Passes.on(device, config.run)
+        ballot = Ballot(request) if world > 1 else None
         validate = _validation(job, stage, recorder, rank, world, lines_in(state))
         loop = Loop(
             steps=job.steps,
@@ -70,6 +82,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
             on_validate=validate or _never,
             average=collectives.average if world > 1 else _unchanged,
             on_checkpoint=_on_checkpoint(recorder, world),
+            request=ballot or request,
             forward=data_parallel(stage, feed, passes) if world > 1 else None,
             after_step=_synchronise(stage, world),
             passes=passes,
@@ -78,6 +91,8 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, re
         if recorder:
             recorder.start(state)
         train(stage, feed, config.optimizer, loop)
+        if ballot:
+            ballot.close()
         if recorder:
             recorder.finish()
 

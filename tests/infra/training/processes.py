@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 
 from arco_core.stages import Stage
+from arco_core.training import Request
+from infra.signals import SignalNote
 from infra.storage import Store
 from infra.training import StageJob
 from infra.training.worker import run_worker
@@ -86,6 +88,22 @@ def train_group(job: StageJob, world: int, death: Death | None = None) -> list[i
     return exit_codes(start_training(job, world, death))
 
 
+def exit_code_of(main: Callable[[Sequence[str]], None], arguments: Sequence[str], death: Death) -> int:
+    """The exit code of a command line, in a process of its own that meets `death`."""
+    return exit_codes(start_group(_Command(main, tuple(arguments), death), 1))[0]
+
+
+@dataclass(frozen=True)
+class _Command:
+    main: Callable[[Sequence[str]], None]
+    arguments: Sequence[str]
+    death: Death
+
+    def __call__(self, rank: int) -> None:
+        _arrange(self.death)
+        self.main(self.arguments)
+
+
 @dataclass(frozen=True)
 class _Training:
     job: str
@@ -95,13 +113,16 @@ class _Training:
     def __call__(self, rank: int) -> None:
         if self.death and self.death.rank == rank:
             _arrange(self.death)
-        run_worker(
-            StageJob.from_json(self.job),
-            rank=rank,
-            world=self.world,
-            device=torch.device("cpu"),
-            report=lambda step, metrics: None,
-        )
+        with SignalNote() as note:
+            note.begin()
+            run_worker(
+                StageJob.from_json(self.job),
+                rank=rank,
+                world=self.world,
+                device=torch.device("cpu"),
+                report=lambda step, metrics: None,
+                request=lambda: Request.GO_ON if note.number is None else Request.STOP,
+            )
 
 
 def _start(

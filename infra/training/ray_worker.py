@@ -1,0 +1,82 @@
+"""What Ray Train runs in every worker process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.train import get_context
+from ray.train.torch import get_device
+from ray.train.v2._internal.execution.context import get_train_context
+
+from arco_core.errors import ArcoError, Stopped, StoreError
+from arco_core.training import Request
+from infra.training.stage_job import StageJob
+from infra.training.worker import run_worker
+
+_notice = threading.Event()
+"""This process was told to end."""
+
+
+def train_function(arguments: dict[str, Any]) -> None:
+    """Train `arguments["job"]`, in touch with the driver by `arguments["mailbox"]`."""
+    mailbox = arguments["mailbox"]
+    if ray.get(mailbox.refusal.remote()):
+        return  # a new start would fail in the same way
+    context = get_context()
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        mailbox.post.remote(step, dict(metrics))
+
+    try:
+        run_worker(
+            StageJob.from_json(arguments["job"]),
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            device=get_device(),
+            report=report,
+            request=_Requests(mailbox, first=context.get_world_rank() == 0),
+        )
+    except Stopped as stopped:
+        ray.get(mailbox.stopped.remote(stopped.step))
+    except StoreError as error:
+        ray.get(mailbox.fail.remote(str(error)))  # stores recover
+        raise
+    except ArcoError as error:
+        ray.get(mailbox.refuse.remote(str(error)))
+        raise
+
+
+class _Requests:
+    """What this worker is asked to do by the driver, by a signal, or by a node that is about to go.
+
+    A drained node asks for a checkpoint only: Ray Train goes on until its time is up, and then elsewhere.
+    """
+
+    def __init__(self, mailbox: Any, *, first: bool) -> None:
+        self._stop = threading.Event()
+        self._drains = 0
+        _notice.clear()
+        # Python handles signals in the main thread, where Ray runs this actor's methods.
+        ray.get(ray.get_runtime_context().current_actor.execute.remote(_note_signals))
+        if first:
+            threading.Thread(target=self._wait, args=(mailbox,), name="wait-for-stop", daemon=True).start()
+
+    def __call__(self) -> Request:
+        if self._stop.is_set() or _notice.is_set():
+            return Request.STOP
+        info = get_train_context().preemption_context.preemption_info
+        drains = len(info.preempted_node_ids) if info else 0
+        saved, self._drains = self._drains, drains
+        return Request.SAVE if drains > saved else Request.GO_ON
+
+    def _wait(self, mailbox: Any) -> None:
+        ray.get(mailbox.wait_for_stop.remote())
+        self._stop.set()
+
+
+def _note_signals() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: _notice.set())
