@@ -28,7 +28,8 @@ from components.evaluate.step import evaluate
 from components.methods import MEAN_TEACHER, METHODS
 from components.model_ref import BASELINE, ModelRef, method_title
 from components.prepare.step import prepare
-from components.training_options import TrainingOptions, add_config_options, labeled_amount, train
+from components.settings import add_config_options
+from components.training_options import TrainingOptions, labeled_amount, train
 from infra.training import StageName
 
 
@@ -149,16 +150,18 @@ def main() -> None:
     overrides = [*options.overrides, "run.workers=1"]
     store = str(Path(options.store).resolve()) if "://" not in options.store else options.store
     dataset = prepare(
-        data=options.data, store=store, preset=options.preset, overrides=overrides, use_ray=False
-    )
+        data=options.data, store=store, use_ray=False,
+        preset=options.preset, config_file=options.config_file, overrides=overrides,
+    )  # fmt: skip
     refs: dict[float, list[ModelRef]] = {labels: [] for labels in options.labeled}
     start = time.monotonic()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for seed in options.seeds:
             each = [
                 TrainingOptions(
-                    dataset=dataset, run=f"{store}/runs/{options.name}", preset=options.preset,
-                    overrides=overrides, labeled=labels, seed=seed, backend="in-process",
+                    dataset=dataset, run=f"{store}/runs/{options.name}",
+                    preset=options.preset, config_file=options.config_file, overrides=overrides,
+                    labeled=labels, seed=seed, backend="in-process",
                 )
                 for labels in options.labeled
             ]  # fmt: skip

@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, help="another seed gives another cohort")
     demo.set_defaults(command=_demo_data)
 
+    submit = commands.add_parser(
+        "submit",
+        help="run a command as a job on a Ray cluster; Ctrl-C stops it, its exit code is this one's",
+    )
+    submit.add_argument("--address", help="of the cluster's dashboard; default: RAY_ADDRESS")
+    submit.add_argument("--working-dir", default=".", help="folder whose copy the job runs in")
+    submit.add_argument(
+        "program", nargs="+", metavar="COMMAND", help="after --: python -m components.pretrain …"
+    )
+    submit.set_defaults(command=_submit)
+
     add_data_commands(commands)
     return parser
 
@@ -71,6 +82,13 @@ def _variance(options: argparse.Namespace) -> None:
     result = measure_variance(**{key: getattr(options, key) for key in given})
     Console().print(variance_table(result.rows))
     print(f"picture  {result.picture_url}\ntable    {result.table_url}")
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from infra.ray_job import run_job  # imports Ray, which takes seconds
+
+    code = run_job(options.program, address=options.address, working_dir=options.working_dir)
+    raise SystemExit(code)
 
 
 def _demo_data(options: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arco_core.config import ConfigError, dumps, load, preset_names
+from arco_core.config import ArcoConfig, ConfigError, dumps
 from arco_core.errors import DataError
+from components.settings import add_config_options, load_settings
 from infra.datasets import DatasetVersion
 from infra.training import BACKENDS, StageJob, StageName, run_stage
 
@@ -25,14 +26,21 @@ class TrainingOptions:
     """URL of the dataset version."""
     run: str
     """URL of the run folder."""
-    preset: str
+    preset: str | None = None
+    config_file: str | None = None
+    """TOML file with settings, see `components.settings.load_settings`."""
     overrides: Sequence[str] = ()
-    """Settings over the preset's, each `section.key=value`."""
+    """Settings over preset and file, each `section.key=value`."""
     labeled: float = ALL_LABELED
     """Labelled patients: a number from 1, a ratio of the training patients below 1, or 0 for all."""
     seed: int = 0
     backend: str = "ray"
     """One of `infra.training.BACKENDS`."""
+
+    @property
+    def settings(self) -> ArcoConfig:
+        """The configuration. Raises `ConfigError` for an impossible one."""
+        return load_settings(preset=self.preset, config_file=self.config_file, overrides=self.overrides)
 
 
 def train(stage: StageName, options: TrainingOptions, *, init: str | None = None) -> str:
@@ -48,7 +56,7 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         DataError: the network takes slices and the dataset has volumes, or the other way round.
         DataError, StoreError, TrainingError: see `infra.training.run_stage`.
     """
-    config = load(preset=options.preset, overrides=options.overrides)
+    config = options.settings
     version = DatasetVersion.open(options.dataset)
     prepared = version.data_config.image_size
     if len(prepared) != config.network.spatial_axes:
@@ -121,15 +129,6 @@ def parse_training_options(
 def backend_names() -> tuple[str, ...]:
     """What `--backend` takes."""
     return BACKENDS
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """The options `--preset` and `--set`."""
-    parser.add_argument("--preset", default="generic", help=f"one of {', '.join(preset_names())}")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
-        help="a setting over the preset's; repeat it for more",
-    )  # fmt: skip
 
 
 def add_labeled_patients_option(parser: argparse.ArgumentParser) -> None:

@@ -25,17 +25,16 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load(
-    *, preset: str = "paper", file: str | Path | None = None, overrides: Iterable[str] = ()
+    *, preset: str | None = "paper", file: str | Path | None = None, overrides: Iterable[str] = ()
 ) -> ArcoConfig:
     """Build a configuration from `preset`, then `file` (TOML), then `overrides` (`"a.b=c"`).
+
+    Without a preset, the defaults of `ArcoConfig` take its place.
 
     Raises `ConfigError`, naming key, value, rule and nearest valid key, for anything unknown,
     of a wrong type or impossible.
     """
-    if preset not in preset_names():
-        raise ConfigError(f"preset {preset!r} does not exist{_nearest(preset, preset_names())}")
-    text = resources.files("arco_core.config.presets").joinpath(f"{preset}.toml").read_text()
-    values = tomllib.loads(text)
+    values = {} if preset is None else _preset(preset)
     if file is not None:
         try:
             _merge(values, tomllib.loads(Path(file).read_text()))
@@ -46,6 +45,12 @@ def load(
     for override in overrides:
         _merge(values, _parse_override(override))
     return typing.cast(ArcoConfig, _build(ArcoConfig, values, ""))
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise ConfigError(f"preset {name!r} does not exist{_nearest(name, preset_names())}")
+    return tomllib.loads(resources.files("arco_core.config.presets").joinpath(f"{name}.toml").read_text())
 
 
 def loads(text: str) -> ArcoConfig:

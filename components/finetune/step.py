@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from arco_core.config import load
 from components.methods import finetuned_method
 from components.training_options import TrainingOptions, train
 
@@ -17,4 +16,4 @@ def finetune(options: TrainingOptions, *, init: str) -> str:
 
 def method_name(options: TrainingOptions) -> str:
     """The method's name in tables, see `components.methods`."""
-    return finetuned_method(load(preset=options.preset, overrides=options.overrides))
+    return finetuned_method(options.settings)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from components.command_line import exit_on_error
 from components.prepare.step import prepare
-from components.training_options import add_config_options
+from components.settings import add_config_options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from arco_core.config import load
+from components.settings import load_settings
 from infra.datasets import prepare_dataset
 from infra.progress import Progress
 from infra.ray_session import ray_session
@@ -16,7 +16,8 @@ def prepare(
     *,
     data: str,
     store: str,
-    preset: str,
+    preset: str | None = None,
+    config_file: str | None = None,
     overrides: Sequence[str] = (),
     append_to: str | None = None,
     use_ray: bool = True,
@@ -27,7 +28,8 @@ def prepare(
         data: URL of the raw scans, in one of the layouts of docs/data.md.
         store: URL of the object store.
         preset: configuration to start from; its `[data]` says how scans become slices.
-        overrides: settings over the preset's, each `section.key=value`.
+        config_file: TOML file with settings, see `components.settings.load_settings`.
+        overrides: settings over preset and file, each `section.key=value`.
         append_to: a version in `store` whose scans the new one is to hold, too.
         use_ray: convert scans as Ray Data tasks, or one after another in this process.
 
@@ -36,7 +38,7 @@ def prepare(
         DataError: scans that break a rule, all in one message.
         StoreError: a store that cannot be read or written.
     """
-    config = load(preset=preset, overrides=overrides)
+    config = load_settings(preset=preset, config_file=config_file, overrides=overrides)
     with ExitStack() as stack:
         if use_ray:
             stack.enter_context(ray_session(workers=config.run.workers))
