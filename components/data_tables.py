@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from rich.markup import escape
 from rich.table import Table
 
 from arco_core.config import DataConfig
 from infra.datasets.catalog import Listed
+from infra.datasets.compare import Comparison
 from infra.datasets.manifest import Manifest, Shard
+from infra.datasets.remove import Removal
 from infra.datasets.splits import SPLITS
 from infra.datasets.version import DatasetVersion
+from infra.storage import ObjectInfo
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -51,6 +55,8 @@ def version_tables(version: DatasetVersion) -> Iterator[Table]:
             ("url", version.url),
             ("created", f"{manifest.created} by ARCO {manifest.code_version}"),
             ("scans from", manifest.source),
+            ("goes on from", manifest.parent or "no other version"),
+            ("left out", ", ".join(case.case_id for case in manifest.skipped) or "nothing"),
             ("classes", ", ".join(f"{value} {name}" for value, name in enumerate(manifest.classes))),
             ("channels", str(manifest.channels)),
         ],
@@ -58,6 +64,40 @@ def version_tables(version: DatasetVersion) -> Iterator[Table]:
     yield _splits_table(version)
     yield _shards_table(manifest)
     yield _pairs("settings", list(settings(manifest.data).items()))
+
+
+def comparison_tables(comparison: Comparison) -> Iterator[Table]:
+    """Settings that differ, and cases that were added, removed or changed."""
+    if comparison.settings:
+        table = Table("setting", "was", "is", title="settings", title_justify="left")
+        for row in comparison.settings:
+            table.add_row(*map(escape, row))
+        yield table
+    cases = [("added", name, "") for name in comparison.added]
+    cases += [("removed", name, "") for name in comparison.removed]
+    cases += [("changed", name, what) for name, what in comparison.changed]
+    if cases:
+        counts = Counter(kind for kind, _, _ in cases)
+        title = "scans: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        table = Table("", "scan", "what", title=title, title_justify="left")
+        for row in cases:
+            table.add_row(*map(escape, row))
+        yield table
+
+
+def removal_table(removal: Removal) -> Table:
+    """A row a folder: how many objects, how large, how old."""
+    table = Table("folder")
+    for title in ("objects", "size", "last written (UTC)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    groups: dict[str, list[ObjectInfo]] = defaultdict(list)
+    for entry in (*removal.objects, *removal.partial):
+        groups[entry.path.rpartition("/")[0]].append(entry)
+    for folder, entries in sorted(groups.items()):
+        newest = datetime.fromtimestamp(max(entry.modified for entry in entries), UTC)
+        total = size(sum(entry.bytes for entry in entries))
+        table.add_row(escape(folder), str(len(entries)), total, f"{newest:%Y-%m-%d %H:%M}")
+    return table
 
 
 def settings(config: DataConfig) -> dict[str, str]:

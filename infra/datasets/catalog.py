@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -35,8 +36,8 @@ class Catalog:
 
     versions: tuple[Listed, ...]
     """By dataset, the oldest first."""
-    unreadable: tuple[str, ...]
-    """What is wrong with the manifests that cannot be read, such as those in another format."""
+    unreadable: Mapping[str, str]
+    """What is wrong with manifests that cannot be read, such as those in another format, by their paths."""
 
 
 def list_versions(store: Store, name: str | None = None) -> Catalog:
@@ -48,7 +49,9 @@ def list_versions(store: Store, name: str | None = None) -> Catalog:
     versions = [listed for listed in read if isinstance(listed, Listed)]
     return Catalog(
         versions=tuple(sorted(versions, key=lambda v: (v.manifest.name, v.manifest.created, v.url))),
-        unreadable=tuple(problem for problem in read if isinstance(problem, str)),
+        unreadable={
+            e.path: problem for e, problem in zip(found, read, strict=True) if isinstance(problem, str)
+        },
     )
 
 

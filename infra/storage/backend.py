@@ -51,6 +51,18 @@ class Backend(Protocol):
         """All objects below the folder `prefix`, sorted by key; empty when there is none."""
         ...
 
+    def partial_uploads(self, prefix: str) -> list[ObjectInfo]:
+        """Uploads below the folder `prefix` that have not been finished; their tag tells them apart."""
+        ...
+
+    def discard(self, upload: ObjectInfo) -> None:
+        """Remove what there is of an unfinished upload; no error when there is none."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since 1970 by the clock that `ObjectInfo.modified` is taken from."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
         ...

@@ -62,10 +62,19 @@ class LocalBackend:
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
-        with self._errors("list", prefix):
-            files = (path for path in self._path(prefix).rglob("*") if path.is_file())
-            found = (self._entry(path) for path in files if not path.name.startswith(TEMPORARY))
-            return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.path)
+        return self._list(prefix, temporary=False)
+
+    def partial_uploads(self, prefix: str) -> list[ObjectInfo]:
+        """See `Backend`: the temporary files."""
+        return self._list(prefix, temporary=True)
+
+    def discard(self, upload: ObjectInfo) -> None:
+        """See `Backend`."""
+        self.delete(upload.path)
+
+    def clock(self) -> float:
+        """See `Backend`."""
+        return time.time()
 
     def delete(self, key: str) -> None:
         """See `Backend`."""
@@ -80,6 +89,13 @@ class LocalBackend:
     def local_path(self, key: str) -> Path | None:
         """See `Backend`."""
         return self._path(key)
+
+    def _list(self, prefix: str, *, temporary: bool) -> list[ObjectInfo]:
+        with self._errors("list", prefix):
+            files = (path for path in self._path(prefix).rglob("*") if path.is_file())
+            wanted = (path for path in files if path.name.startswith(TEMPORARY) == temporary)
+            found = (self._entry(path) for path in wanted)
+            return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.path)
 
     def _entry(self, path: Path) -> ObjectInfo | None:
         try:

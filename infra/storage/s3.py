@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,7 +20,7 @@ from arco_core.errors import StoreError
 from infra.storage.backend import ObjectInfo
 from infra.storage.errors import AlreadyExists, NotFound
 
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _SETTINGS = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60)
 _session_lock = threading.Lock()
@@ -77,14 +78,13 @@ class S3Backend:
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
-        folder = f"{self._object(prefix)['Key'].rstrip('/')}/".lstrip("/")
-        root = f"{self.prefix}/" if self.prefix else ""
+        folder = self._folder(prefix)
         with self._errors("list", prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder)
             items = [item for page in pages for item in page.get("Contents", ())]
         found = (
             ObjectInfo(
-                path=item["Key"][len(root) :],
+                path=self._relative(item["Key"]),
                 bytes=int(item["Size"]),
                 modified=item["LastModified"].timestamp(),
                 tag=item["ETag"].strip('"'),
@@ -92,6 +92,38 @@ class S3Backend:
             for item in items
         )
         return sorted(found, key=lambda entry: entry.path)
+
+    def partial_uploads(self, prefix: str) -> list[ObjectInfo]:
+        """See `Backend`: multipart uploads, which are stored and paid for until they are ended."""
+        folder = self._folder(prefix)
+        with self._errors("list", prefix):
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=folder
+            )
+            items = [item for page in pages for item in page.get("Uploads", ())]
+        return [
+            ObjectInfo(
+                path=self._relative(item["Key"]),
+                bytes=0,
+                modified=item["Initiated"].timestamp(),
+                tag=item["UploadId"],
+            )
+            for item in items
+        ]
+
+    def discard(self, upload: ObjectInfo) -> None:
+        """See `Backend`."""
+        try:
+            with self._errors("end the upload of", upload.path):
+                self.client.abort_multipart_upload(**self._object(upload.path), UploadId=upload.tag)
+        except NotFound:  # it was finished or ended meanwhile
+            return
+
+    def clock(self) -> float:
+        """See `Backend`: the time that the server gives with an answer."""
+        with self._errors("list", ""):
+            answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._folder(""), MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
     def delete(self, key: str) -> None:
         """See `Backend`."""
@@ -117,6 +149,13 @@ class S3Backend:
     def _object(self, key: str) -> dict[str, str]:
         parts = [part for part in (self.prefix, key) if part]
         return {"Bucket": self.bucket, "Key": "/".join(parts)}
+
+    def _folder(self, prefix: str) -> str:
+        """What the keys below `prefix` begin with."""
+        return f"{self._object(prefix)['Key'].rstrip('/')}/".lstrip("/")
+
+    def _relative(self, key: str) -> str:
+        return key[len(self.prefix) + 1 :] if self.prefix else key
 
     @contextmanager
     def _errors(self, action: str, key: str) -> Iterator[None]:

@@ -75,6 +75,18 @@ class Store:
         """Size, time and tag of all objects below the folder `prefix`, sorted by path."""
         return self._backend.entries(_checked(prefix) if prefix else "")
 
+    def partial_uploads(self, prefix: str = "") -> list[ObjectInfo]:
+        """Uploads below the folder `prefix` that were begun and not finished, such as a killed writer's."""
+        return self._backend.partial_uploads(_checked(prefix) if prefix else "")
+
+    def discard(self, upload: ObjectInfo) -> None:
+        """Remove what there is of an unfinished upload; no error when there is none."""
+        self._backend.discard(upload)
+
+    def clock(self) -> float:
+        """Seconds since 1970, by the clock of the objects' times."""
+        return self._backend.clock()
+
     def list(self, prefix: str = "") -> list[str]:
         """Sorted paths of all objects below the folder `prefix`."""
         return [entry.path for entry in self.entries(prefix)]
