@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +13,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from arco_core.errors import DataError
 from arco_core.inference import segment_volume
 from arco_core.model_package import DESCRIPTION, WEIGHTS, ModelPackageError, load_package
+from infra.datasets.nifti import decode_with_header
 from infra.storage import Store
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -66,18 +63,15 @@ def read_scan(path: Path) -> nib.Nifti1Image:
     """The NIfTI image at `path`, in memory. Raises `DataError`, naming the file and what is wrong."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
+    if not path.name.endswith(_SUFFIXES):
+        raise DataError(f"{path} is not NIfTI by its name: convert it to NIfTI (.nii or .nii.gz).")
     try:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj)
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged ({error}): copy or export it again.") from error
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as NIfTI ({error}): export it again.") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise DataError(f"{path} is of type {type(image).__name__}: convert it to NIfTI (.nii or .nii.gz).")
-    if voxels.dtype.kind not in "iufb":
-        raise DataError(f"{path} has voxels of type {voxels.dtype}: must be one real number a voxel.")
-    return type(image)(voxels, image.affine, image.header)
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}).") from error
+    volume, header = decode_with_header(data, str(path))
+    image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return image_class(volume.voxels, volume.affine, header)
 
 
 def _check_output(output: Path, scan: Path) -> str:

@@ -50,6 +50,8 @@ def find_parent(
     """
     if append_to is not None:
         parent = DatasetVersion.open(resolve(append_to, store))
+        if not config.classes:  # a folder of unlabelled scans names none
+            config = dataclasses.replace(config, classes=parent.classes)
         differences = _differences(parent.manifest, config, channels)
         if differences:
             raise DataError(

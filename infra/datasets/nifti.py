@@ -51,7 +51,12 @@ class NiftiFile:
 
 
 def decode_nifti(data: bytes, path: str) -> Volume:
-    """The volume in the bytes of a NIfTI file, gzipped or not.
+    """The volume in the bytes of a NIfTI file. Raises as `decode_with_header`."""
+    return decode_with_header(data, path)[0]
+
+
+def decode_with_header(data: bytes, path: str) -> tuple[Volume, Any]:
+    """The volume in the bytes of a NIfTI file, gzipped or not, and its header as nibabel has it.
 
     Raises `DataError`, naming `path`, for one that is damaged, too large, without a geometry or not of
     real numbers. Trailing axes of length 1 are dropped.
@@ -67,7 +72,7 @@ def decode_nifti(data: bytes, path: str) -> Volume:
         raise DataError(_message(path, f"truncated or damaged ({error}, {len(data)} bytes)")) from error
     except (ImageFileError, HeaderDataError, LookupError, OSError, OverflowError, ValueError) as error:
         raise DataError(_message(path, f"not a readable NIfTI file ({error})")) from error
-    return Volume(path=path, voxels=voxels, affine=affine, sha256=sha256(data))
+    return Volume(path=path, voxels=voxels, affine=affine, sha256=sha256(data)), header
 
 
 def _read(data: bytes, path: str) -> tuple[Any, bytes]:

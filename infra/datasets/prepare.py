@@ -37,7 +37,7 @@ from infra.datasets.publish import manifest_paths, publish
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.runner import run_tasks
-from infra.datasets.validate import resolve_classes
+from infra.datasets.validate import check_sizes, resolve_classes
 from infra.datasets.version import CaseEntry, DatasetVersion
 from infra.datasets.work import Work
 from infra.storage import ObjectInfo, Store
@@ -84,6 +84,9 @@ def prepare_dataset(
     home = Store(store.join(DATASETS, config.name))
     seen = manifest_paths(home)
     parent = find_parent(store, raw_scans.config, raw_scans.dataset.channels, append_to)
+    if parent is not None and not raw_scans.config.classes:
+        config = dataclasses.replace(raw_scans.config, classes=parent.classes)
+        raw_scans = dataclasses.replace(raw_scans, config=config)
     digests, failures = _hash(raw_scans, parent, use_ray=use_ray)
     work = _compare(raw_scans, digests, failures, parent, appending=append_to is not None)
     draft = work.draft({})
@@ -133,7 +136,8 @@ class _RawScans:
 
 def _read(source: Store, config: DataConfig, tell: OnNote) -> _RawScans:
     files = {entry.path: entry for entry in source.entries()}
-    dataset = leave_out(read_raw(source), config.exclude)
+    dataset = leave_out(read_raw(source, files), config.exclude)
+    check_sizes(dataset.cases, {path: entry.bytes for path, entry in files.items()})
     for note in dataset.notes:
         tell(note)
     config = dataclasses.replace(config, classes=resolve_classes(config.classes, dataset.classes))

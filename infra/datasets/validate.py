@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import aff2axcodes
 
 from arco_core.errors import DataError
-from infra.datasets.volume import Volume
+from infra.datasets.readers.base import RawCase
+from infra.datasets.volume import MAX_BYTES, Volume
 
 _AFFINE_TOLERANCE = 0.05
 """Headers rounded by other tools differ in the third digit; a real mismatch is whole voxels."""
@@ -100,6 +101,18 @@ def check_no_copies(image_digests: Mapping[str, str], patients: Mapping[str, str
             f"--set 'data.exclude={spare}', or, in a folder with a dataset.json, give them one patient there "
             'under "patients"'
         )
+
+
+def check_sizes(cases: Iterable[RawCase], sizes: Mapping[str, int]) -> None:
+    """Refuse a file of `cases` that is larger than any volume may be; `sizes` are the files' bytes."""
+    for case in cases:
+        for path in (*case.image_paths, *case.label_paths):
+            if sizes[path] > MAX_BYTES:
+                raise DataError(
+                    f"{path} has {sizes[path] / 2**30:.1f} GiB, more than the {MAX_BYTES / 2**30:g} GiB that "
+                    f"a volume may take: cut or resample the scan, or leave it out with --set "
+                    f"'data.exclude={json.dumps([case.case_id])}'"
+                )
 
 
 def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
 from arco_core.errors import DataError
@@ -21,12 +21,14 @@ _NOT_READERS = {"base", "detect", "listing", "pairs"}
 _SPACING_NOTE = "the scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels"
 
 
-def read_raw(source: Store) -> RawDataset:
+def read_raw(source: Store, files: Iterable[str] | None = None) -> RawDataset:
     """The scans below `source`, in whichever format they lie there, with those below `imagesUn/`.
+
+    `files` are the paths below `source`, for a caller that has listed them already.
 
     Raises `DataError` for a folder that is in no format or in several, or that breaks its format's rules.
     """
-    folder = list_folder(source)
+    folder = list_folder(source, files)
     main = [path for path in folder.paths if not path.startswith(f"{UNLABELED}/")]
     if folder.paths and not main:  # the user means its scans
         return _checked(_read_generic(folder, folder.paths), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from arco_core.errors import DataError
@@ -10,8 +11,8 @@ from infra.datasets.readers.base import RawFolder
 from infra.storage import Store
 
 
-def list_folder(source: Store) -> RawFolder:
-    """The files below `source`, without hidden ones (archives from a Mac hold `._name` files).
+def list_folder(source: Store, files: Iterable[str] | None = None) -> RawFolder:
+    """The files below `source` (or those of `files`), without hidden ones: archives from a Mac hold `._name`.
 
     Raises `DataError` for links that lead out of the folder, or to folders in it, and for names that are not
     valid UTF-8.
@@ -19,7 +20,7 @@ def list_folder(source: Store) -> RawFolder:
     if not source.url.startswith("s3://"):
         _check_links(Path(source.url))
     paths = []
-    for path in source.list():
+    for path in source.list() if files is None else files:
         if any(part.startswith(".") for part in path.split("/")):
             continue
         try:

@@ -21,11 +21,12 @@ from arco_core.errors import DataError
 from infra.datasets import prepare_dataset
 from infra.datasets.dicom import DicomSeries
 from infra.datasets.hdf5 import Hdf5Slices, decode_hdf5
-from infra.datasets.nifti import decode_nifti
+from infra.datasets.nifti import NiftiFile, decode_nifti
 from infra.datasets.nrrd import decode_nrrd
+from infra.datasets.readers.base import RawCase
 from infra.datasets.readers.detect import read_raw
 from infra.datasets.readers.listing import list_folder
-from infra.datasets.validate import check_label, stack_channels
+from infra.datasets.validate import check_label, check_sizes, stack_channels
 from infra.datasets.volume import MAX_BYTES, Volume, gunzip
 from infra.storage import Store
 
@@ -456,6 +457,15 @@ def test_links_that_leave_the_folder_are_refused(raw: Path, tmp_path: Path) -> N
     (raw / "imagesUn" / "inside.nii.gz").symlink_to("case_004.nii.gz")
     (tmp_path / "raw link").symlink_to(raw)
     assert len(read_raw(Store(str(tmp_path / "raw link"))).cases) == 7
+
+
+def test_file_larger_than_any_volume_is_refused_unread() -> None:
+    case = RawCase(case_id="a", patient_id="a", channels=(NiftiFile("a.nii"),), annotation=NiftiFile("b.nii"))
+    check_sizes([case], {"a.nii": MAX_BYTES, "b.nii": 0})
+    with pytest.raises(
+        DataError, match=r"b\.nii has 5\.0 GiB, more than the 4 GiB .*data\.exclude=\[\"a\"\]'"
+    ):
+        check_sizes([case], {"a.nii": 1, "b.nii": 5 * 2**30})
 
 
 def test_names_with_spaces_and_letters_of_all_languages(raw: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from infra.datasets.readers.detect import all_readers, read_raw
 from infra.datasets.volume import Volume
 from infra.storage import Store
 
+from .conftest import TINY
 from .raw_files import AFFINE, SHAPE, dicom_series, scan, write_dicom, write_hdf5, write_nifti, write_nrrd
 
 CONFIG = DataConfig(name="x", image_size=(32, 32), validation_fraction=0.25, test_fraction=0.0)
@@ -252,6 +253,18 @@ def test_unlabelled_dicom_beside_a_decathlon_folder(raw: Path) -> None:
     write_dicom(raw / "imagesUn" / "case_001", dicom_series(scan(51)[0]))
     with pytest.raises(DataError, match="case 'case_001' exists more than once: "):
         read(raw)
+
+
+def test_unlabelled_folders_are_appended_to_a_version(tiny_raw: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    version = first = prepare_dataset(str(tiny_raw), store, TINY, use_ray=False)
+    write_nifti(tmp_path / "night 1" / "a.nii.gz", scan(1)[0])
+    write_dicom(tmp_path / "night 2" / "b" / "ct", dicom_series(scan(2)[0]))
+    for folder in ("night 1", "night 2"):
+        version = prepare_dataset(str(tmp_path / folder), store, TINY, use_ray=False, append_to=version.url)
+    assert [case.case_id for case in version.cases if not case.annotated][:2] == ["a", "b_ct"]
+    assert version.classes == first.classes
+    assert version.patients("validation") == first.patients("validation")
 
 
 def test_only_the_unlabelled_subfolder(tmp_path: Path) -> None:
