@@ -46,7 +46,7 @@ class DenseContrast:
 
     def __init__(self, config: ArcoConfig, classes: int, dim: int) -> None:
         self.config = config.finetune
-        self.bank = [torch.zeros(0, dim) for _ in range(classes)]
+        self.bank = [torch.zeros(0, dim) for _ in range(classes)]  # moves to the keys' device with the first
 
     def __call__(
         self, student: Tensor, teacher: Tensor, labels: Tensor, confidence: Tensor, probability: Tensor
@@ -57,19 +57,20 @@ class DenseContrast:
         members = [(labels == c) & (confidence >= self.config.weak_threshold) for c in range(len(self.bank))]
         for c, member in enumerate(members):
             fresh = teacher[~member & (probability[:, c] < 1.0)]
-            self.bank[c] = torch.cat([self.bank[c], fresh])[-BANK:]
+            self.bank[c] = torch.cat([self.bank[c].to(fresh.device), fresh])[-BANK:]
         loss, taking_part = student.new_zeros(()), 0
         for c, member in enumerate(members):
             hard = student[member & (probability[:, c] > config.query_threshold)]
             if not len(hard) or not len(self.bank[c]):
                 continue
             positive = teacher[member].mean(0, keepdim=True)
-            query = hard[torch.randint(len(hard), (config.queries,))]
-            pick = torch.randint(len(self.bank[c]), (config.queries * config.negatives,))
+            query = hard[torch.randint(len(hard), (config.queries,), device=hard.device)]
+            drawn = (config.queries * config.negatives,)
+            pick = torch.randint(len(self.bank[c]), drawn, device=hard.device)
             negative = self.bank[c][pick].view(config.queries, config.negatives, -1)
             keys = torch.cat([positive.expand(config.queries, -1)[:, None], negative], dim=1)
             logits = torch.cosine_similarity(query[:, None], keys, dim=2) / config.temperature
-            loss = loss + F.cross_entropy(logits, torch.zeros(config.queries, dtype=torch.long))
+            loss = loss + F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
             taking_part += 1
         return loss / max(taking_part, 1)
 
@@ -77,12 +78,14 @@ class DenseContrast:
 class DenseStage(FinetuneStage):
     """A fine-tuning step whose heads work on whole maps."""
 
+    map_bank: Tensor
+
     def __init__(self, config: ArcoConfig, *, channels: int, classes: int, size: int) -> None:
         super().__init__(config, ALONE, channels=channels, classes=classes)
         dim = self.student_head.dim
         self.dense_contrast = DenseContrast(config, classes, dim)
         pool = torch.randn(self.settings.neighbor_bank, dim * size * size)
-        self.map_bank = F.normalize(pool, dim=1)
+        self.register_buffer("map_bank", F.normalize(pool, dim=1))
         self.pointer = 0
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -90,11 +93,11 @@ class DenseStage(FinetuneStage):
         weights = self.settings.weights
         views = self._views(batch, generator)
         n = views.labeled
-        logits, pyramid = self.student.forward_pyramid(views.images)
+        logits, pyramid = self.passes(self.student, views.images)
         with torch.no_grad():
-            teacher_logits, teacher_pyramid = self.teacher.forward_pyramid(views.images)
+            teacher_logits, teacher_pyramid = self.passes(self.teacher, views.images)
             teacher = dense_representation(self.teacher_head, teacher_pyramid)
-        unused = dense_representation(self.student_head, self.student.forward_pyramid(views.images[:n])[1])
+        unused = dense_representation(self.student_head, self.passes(self.student, views.images[:n])[1])
         del unused
         student = dense_representation(self.student_head, pyramid)
         contrast = self.dense_contrast(
@@ -110,7 +113,7 @@ class DenseStage(FinetuneStage):
         )
         grid = self.random_warp.grid(len(logits), (logits.shape[2], logits.shape[3]), generator)
         weight = warp((views.labels > 0)[:, None].to(logits.dtype), grid)[:, 0]
-        warped = self.student(warp(views.images, grid))
+        warped = self.passes.logits(self.student, warp(views.images, grid))
         loss = loss + weights.equivariance * equivariance_loss(warped, warp(logits.detach(), grid), weight)
         return {"loss": loss}
 

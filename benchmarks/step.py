@@ -1,21 +1,20 @@
 """One fine-tuning step: this project's against the dense formulation and against its U-Net passes alone.
 
     python benchmarks/step.py [--quick] [--json] [--threads 2] [--repeats 5]
+    python benchmarks/step.py --device cuda [--precision bf16] [--compile]
 
 Each variant runs in a process of its own, so that its peak memory is its own; the contrastive term (from
 pyramids to gradients of pyramids and heads) and the whole step are timed; medians and ratios are printed.
+Precision and compilation are those of the networks' passes, in every variant.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,40 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arco_core.config import load
-from arco_core.stages import Stage, build_stage
+from arco_core.config import RunConfig, load
+from arco_core.config.run import PRECISIONS
+from arco_core.meter import Meter
+from arco_core.session import Session, make_optimizer
+from arco_core.stages import Passes, Stage, build_stage
 from arco_core.stages.finetune import FinetuneStage
 from benchmarks.dense import DenseStage, dense_representation
+from benchmarks.timing import median_seconds, peak_mebibytes, waits
 
 CLASSES = 4
+VARIANTS = ("sampled", "floor", "dense")
 
 
-def make_batch(batch: int, size: int) -> dict[str, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is measured, and on what."""
+
+    batch: int
+    """Labelled images; as many unlabelled ones."""
+    size: int
+    repeats: int
+    threads: int
+    device: str
+    precision: str
+    compile: bool
+
+    def arguments(self) -> list[str]:
+        """The command line that `main` makes it of."""
+        values = {key: value for key, value in asdict(self).items() if key != "compile"}
+        given = [text for key, value in values.items() for text in (f"--{key}", str(value))]
+        return [*given, *(["--compile"] if self.compile else [])]
+
+
+def make_batch(batch: int, size: int, device: torch.device) -> dict[str, Tensor]:
     """Labelled and unlabelled images of `size`², four nested or adjacent structures."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     radius = ((y - size / 2) ** 2 + (x - size / 2) ** 2).sqrt() / size
@@ -41,60 +65,56 @@ def make_batch(batch: int, size: int) -> dict[str, Tensor]:
     labels[((y - size / 2) ** 2 + (x - size / 4) ** 2).sqrt() / size < 0.08] = 1
     generator = torch.Generator().manual_seed(0)
     images = labels / 4 + 0.2 * torch.rand(2 * batch, 1, size, size, generator=generator)
-    return {
+    made = {
         "labeled_image": images[:batch],
         "labeled_label": labels.expand(batch, -1, -1).contiguous(),
         "unlabeled_image": images[batch:],
     }
+    return {key: value.to(device) for key, value in made.items()}
 
 
-def median_seconds(action: Callable[[], None], repeats: int) -> float:
-    """Median time of `action` after one warm-up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def build(variant: str, batch: int, size: int) -> FinetuneStage:
+def build(variant: str, setting: Setting) -> FinetuneStage:
     """The stage of a variant; both start from the same weights, and pseudo-labels always count."""
-    overrides = [f"finetune.labeled_batch={batch}", f"finetune.unlabeled_batch={batch}", "run.workers=1"]
-    config = load(preset="paper", overrides=[*overrides, "finetune.weak_threshold=0.0"])
+    batches = [f"finetune.{kind}_batch={setting.batch}" for kind in ("labeled", "unlabeled")]
+    config = load(preset="paper", overrides=[*batches, "run.workers=1", "finetune.weak_threshold=0.0"])
     torch.manual_seed(0)
-    if variant == "dense":
-        return DenseStage(config, channels=1, classes=CLASSES, size=size)
-    stage = build_stage("finetune", config, channels=1, classes=CLASSES)
+    stage = (
+        DenseStage(config, channels=1, classes=CLASSES, size=setting.size)
+        if variant == "dense"
+        else build_stage("finetune", config, channels=1, classes=CLASSES)
+    )
     assert isinstance(stage, FinetuneStage)
-    return stage
+    device = torch.device(setting.device)
+    stage.passes = Passes.on(device, RunConfig(precision=setting.precision, compile=setting.compile))
+    return stage.to(device).train()
 
 
-def time_step(stage: Stage, batch: dict[str, Tensor], repeats: int) -> float:
-    """Forward, backward, optimiser and teacher update."""
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, nesterov=True)
-    generator = torch.Generator().manual_seed(0)
+def time_step(stage: Stage, batch: dict[str, Tensor], repeats: int) -> tuple[float, int]:
+    """Forward, backward, optimiser and teacher update: seconds, and how often the host waits for a GPU."""
+    device = batch["labeled_image"].device
+    optimizer = make_optimizer(stage, stage.config.optimizer)
+    session = Session(stage, optimizer, stage.passes.scaler(device), None, Meter(lambda values: values))
+    generator = torch.Generator(device).manual_seed(0)
 
     def action() -> None:
-        optimizer.zero_grad()
-        stage(batch, generator)["loss"].backward()
-        optimizer.step()
+        metrics = stage(batch, generator)
+        session.descend(metrics["loss"], 0.01)
         stage.after_step()
 
-    return median_seconds(action, repeats)
+    seconds = median_seconds(action, repeats, device)
+    return seconds, waits(action, device)
 
 
 def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> float:
     """From given pyramids to the loss and the gradients of the student's pyramid and head."""
     images = torch.cat([batch["labeled_image"], batch["unlabeled_image"]])
     labels = batch["labeled_label"].long().repeat(2, 1, 1)
-    confidence = torch.ones(labels.shape)
+    confidence = torch.ones(labels.shape, device=images.device)
     probability = torch.nn.functional.one_hot(labels, CLASSES).movedim(-1, 1).float()
     with torch.no_grad():
-        pyramid = [p.clone() for p in stage.student.forward_pyramid(images)[1]]
+        pyramid = [p.clone() for p in stage.passes(stage.student, images)[1]]
     student = [p.clone().requires_grad_() for p in pyramid]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(images.device).manual_seed(0)
 
     def sampled() -> Tensor:
         return stage.contrast(
@@ -111,56 +131,81 @@ def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) 
         return stage.dense_contrast(maps, teacher, labels, confidence, probability)
 
     loss = dense if isinstance(stage, DenseStage) else sampled
-    return median_seconds(lambda: loss().backward(), repeats)
+    return median_seconds(lambda: loss().backward(), repeats, images.device)
 
 
 def time_floor(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> float:
     """The step's U-Net passes and nothing else: two of the student's with gradients, two of the teacher's."""
     images = torch.cat([batch["labeled_image"], batch["unlabeled_image"]])
+    passes = stage.passes
 
     def action() -> None:
         with torch.no_grad():
-            stage.teacher(batch["unlabeled_image"])
-            stage.teacher(images)
-        (stage.student(images).mean() + stage.student(images).mean()).backward()
+            passes.logits(stage.teacher, batch["unlabeled_image"])
+            passes.logits(stage.teacher, images)
+        first, second = passes.logits(stage.student, images), passes.logits(stage.student, images)
+        (first.mean() + second.mean()).backward()
 
-    return median_seconds(action, repeats)
+    return median_seconds(action, repeats, images.device)
 
 
-def measure(variant: str, batch: int, size: int, repeats: int) -> dict[str, float]:
-    """Times in seconds and, for whole steps, peak memory in MiB of this process."""
-    stage = build(variant, batch, size)
-    stage.train()
-    data = make_batch(batch, size)
+def measure(variant: str, setting: Setting) -> dict[str, float]:
+    """Times in seconds and, for whole steps, peak memory in MiB."""
+    device = torch.device(setting.device)
+    repeats = max(1, setting.repeats // 3) if variant == "dense" else setting.repeats
+    stage, data = build(variant, setting), make_batch(setting.batch, setting.size, device)
     if variant == "floor":
         return {"step": time_floor(stage, data, repeats)}
-    step = time_step(stage, data, repeats)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"step": step, "memory": memory, "contrast": time_contrast(stage, data, repeats)}
+    step, waited = time_step(stage, data, repeats)
+    memory = peak_mebibytes(device)
+    contrast = time_contrast(stage, data, repeats)
+    return {"step": step, "memory": memory, "contrast": contrast, "waits": waited}
 
 
-def run_all(batch: int, size: int, repeats: int, threads: int) -> dict[str, Any]:
+def run_all(setting: Setting) -> dict[str, Any]:
     """Each variant in its own process; medians, ratios and sizes."""
     results: dict[str, dict[str, float]] = {}
-    for variant in ("sampled", "floor", "dense"):
-        count = max(1, repeats // 3) if variant == "dense" else repeats
-        command = [sys.executable, __file__, "--variant", variant, "--batch", str(batch), "--size", str(size)]
-        command += ["--repeats", str(count), "--threads", str(threads)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        results[variant] = json.loads(output.splitlines()[-1])
+    for variant in VARIANTS:
+        command = [sys.executable, __file__, "--variant", variant, *setting.arguments()]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"the variant {variant!r} failed, with exit code {done.returncode}; see above")
+        results[variant] = json.loads(done.stdout.splitlines()[-1])
     ours, dense, floor = results["sampled"], results["dense"], results["floor"]
+    gpu = torch.cuda.get_device_name() if setting.device == "cuda" else None
     return {
         "contrast_speedup": dense["contrast"] / ours["contrast"],
         "step_speedup": dense["step"] / ours["step"],
         "memory_ratio": dense["memory"] / ours["memory"],
         "floor_ratio": ours["step"] / floor["step"],
-        "batch": f"{batch}+{batch}", "size": size, "classes": CLASSES, "queries": 256, "negatives": 512,
-        "threads": threads, "repeats": repeats, "results": results,
+        "unet_share": floor["step"] / ours["step"],
+        "images_per_second": 2 * setting.batch / ours["step"],
+        "waits": ours["waits"],
+        **asdict(setting),
+        "batch": f"{setting.batch}+{setting.batch}", "gpu": gpu, "classes": CLASSES, "queries": 256,
+        "negatives": 512, "results": results,
     }  # fmt: skip
 
 
-def main() -> None:
-    """Command line."""
+def show(result: dict[str, Any]) -> None:
+    """Print the table."""
+    where = f"{result['gpu']}, {result['precision']}" if result["gpu"] else f"{result['threads']} threads"
+    compiled = ", compiled" * bool(result["gpu"] and result["compile"])
+    sizes = f"batch {result['batch']} at {result['size']}², {CLASSES} classes, 256 queries, 512 negatives"
+    print(f"{sizes}, {where}{compiled}")
+    print(f"{'':10}{'contrast s':>12}{'step s':>12}{'peak MiB':>12}")
+    for variant, row in result["results"].items():
+        cells = "".join(f"{row[k]:12.4f}" if k in row else f"{'':12}" for k in ("contrast", "step"))
+        print(f"{variant:10}{cells}" + (f"{row['memory']:12.0f}" if "memory" in row else ""))
+    for key in ("contrast_speedup", "step_speedup", "memory_ratio", "floor_ratio", "unet_share"):
+        print(f"{key:18}{result[key]:9.2f}")
+    print(f"{'images_per_second':18}{result['images_per_second']:9.1f}")
+    if result["gpu"]:
+        print(f"{'waits':18}{result['waits']:9.0f}")
+
+
+def parse() -> tuple[Setting, argparse.Namespace]:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="smaller batch and images, fewer repeats: under two minutes"
@@ -170,29 +215,40 @@ def main() -> None:
         "--batch", type=int, help="labelled images, as many unlabelled ones (default 4; 2 with --quick)"
     )
     parser.add_argument("--size", type=int, help="side of an image (default 256; 128 with --quick)")
-    parser.add_argument("--repeats", type=int, help="timed repeats (default 5; 3 with --quick)")
+    parser.add_argument("--repeats", type=int, help="timed repeats (default 5; 3 with --quick; 30 on a GPU)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--variant", choices=("sampled", "dense", "floor"), help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="on a GPU")
+    parser.add_argument("--compile", action="store_true", help="on a GPU")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    batch = args.batch or (2 if args.quick else 4)
-    size = args.size or (128 if args.quick else 256)
-    repeats = args.repeats or (3 if args.quick else 5)
-    torch.set_num_threads(args.threads)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here; leave it out to measure on the CPU")
+    repeats = 30 if args.device == "cuda" else 3 if args.quick else 5
+    setting = Setting(
+        batch=args.batch or (2 if args.quick else 4),
+        size=args.size or (128 if args.quick else 256),
+        repeats=args.repeats or repeats,
+        threads=args.threads,
+        device=args.device,
+        precision=args.precision,
+        compile=args.compile,
+    )
+    return setting, args
+
+
+def main() -> None:
+    """Measure one variant in this process, or all of them, each in its own."""
+    setting, args = parse()
+    torch.set_num_threads(setting.threads)
     if args.variant:
-        print(json.dumps(measure(args.variant, batch, size, repeats)))
+        print(json.dumps(measure(args.variant, setting)))
         return
-    result = run_all(batch, size, repeats, args.threads)
+    result = run_all(setting)
     if args.json:
         print(json.dumps(result))
-        return
-    sizes = f"batch {result['batch']} at {size}², {CLASSES} classes, 256 queries, 512 negatives"
-    print(f"{sizes}, {args.threads} threads")
-    print(f"{'':10}{'contrast s':>12}{'step s':>12}{'peak MiB':>12}")
-    for variant, row in result["results"].items():
-        cells = "".join(f"{row[k]:12.3f}" if k in row else f"{'':12}" for k in ("contrast", "step", "memory"))
-        print(f"{variant:10}{cells}")
-    for key in ("contrast_speedup", "step_speedup", "memory_ratio", "floor_ratio"):
-        print(f"{key:18}{result[key]:8.2f}")
+    else:
+        show(result)
 
 
 if __name__ == "__main__":
