@@ -290,12 +290,32 @@ def test_folder_that_fits_several_formats_names_these(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "write"),
-    [("acdc", write_acdc), ("lits", write_lits), ("mmwhs", write_mmwhs)],
+    [("acdc", write_acdc), ("lits", write_lits), ("mmwhs", write_mmwhs), ("la", write_la_nrrd)],
 )
 def test_presets_fit_their_datasets(tmp_path: Path, preset: str, write: object) -> None:
     root = write(tmp_path / "raw")  # type: ignore[operator]
     config = load(preset=preset).data
     version = prepare_dataset(str(root), Store(str(tmp_path / "store")), config, use_ray=False)
-    assert version.name == preset and config.image_size == (256, 256)
-    slices, _ = version.read_case(version.cases[0].case_id)
-    assert slices.shape[1:] == (1, 256, 256) and 0 <= slices.min() < slices.max() <= 1
+    assert version.name == preset
+    assert config.image_size == ((80, 112, 112) if preset == "la" else (256, 256))
+    voxels, _ = version.read_case(version.cases[0].case_id)
+    assert voxels.shape[-len(config.image_size) :] == config.image_size
+    if config.intensity != "zscore":
+        assert 0 <= voxels.min() < voxels.max() <= 1
+
+
+@pytest.mark.s3
+def test_raw_folders_in_s3(aws: None, tmp_path: Path) -> None:
+    raw = Store(f"s3://arco/{tmp_path.name}")
+    raw.upload_folder(
+        write_dicom(tmp_path / "ct" / "series", dicom_series(scan(4)[0]), "IM{:04d}").parent, "ct"
+    )
+    raw.upload_folder(write_la_hdf5(tmp_path / "la"), "la")
+    (series,) = read_raw(Store(raw.join("ct"))).cases
+    np.testing.assert_array_equal(series.channels[0].load(Store(raw.join("ct"))).voxels, scan(4)[0])
+    dataset = read_raw(Store(raw.join("la")))
+    assert len(dataset.cases) == 5 and len(dataset.labeled_order) == 4
+    annotation = dataset.cases[-1].annotation
+    assert annotation is not None
+    label = annotation.load(Store(raw.join("la"))).voxels
+    np.testing.assert_array_equal(label, scan(0, classes=2)[1])
