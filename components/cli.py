@@ -44,6 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     variance.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     variance.set_defaults(command=_variance)
 
+    compare = commands.add_parser(
+        "compare", help="set evaluated runs side by side: one report, with figures for papers"
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="URL of a run folder, or its summary.json")
+    compare.add_argument("-o", "--output", required=True, help="folder or URL to write into")
+    compare.set_defaults(command=_compare)
+
     demo = commands.add_parser("demo-data", help="write a synthetic cohort of cardiac scans")
     demo.add_argument("out", type=Path, help="folder to write")
     demo.add_argument("--patients", type=int, help="number of patients")
@@ -89,6 +96,19 @@ def _submit(options: argparse.Namespace) -> None:
 
     code = run_job(options.program, address=options.address, working_dir=options.working_dir)
     raise SystemExit(code)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from components.compare import compare, comparison_tables
+
+    result = compare(runs=options.runs, output=options.output)
+    for table in comparison_tables(result.comparison):
+        Console().print(table)
+    for note in result.comparison.notes:
+        print(f"note: {note}")
+    print(f"report   {result.report_url}\nnumbers  {result.comparison_url}")
 
 
 def _demo_data(options: argparse.Namespace) -> None:

@@ -23,8 +23,18 @@ class ModelRef:
 
 
 def method_title(method: str) -> str:
-    """A method's name as tables and figures print it: `ARCO-SG`, `Supervised`."""
-    return method.upper() if method.startswith("arco") else method.capitalize()
+    """A method's name as tables and figures print it: `ARCO-SG`, `Mean teacher`, `Supervised`.
+
+    A run's name in brackets, as comparisons add it, stays as it is.
+    """
+    name, bracket, run = method.partition(" (")
+    title = name.upper() if name.startswith("arco") else name.replace("-", " ").capitalize()
+    return title + bracket + run
+
+
+def method_rank(method: str) -> tuple[int, str]:
+    """For sorting as the paper's tables do: the baseline first, ARCO last, by name between."""
+    return 0 if method.startswith(BASELINE) else 2 if method.startswith("arco") else 1, method
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:

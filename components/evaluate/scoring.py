@@ -16,6 +16,7 @@ from arco_core.errors import DataError
 from arco_core.inference import segment_prepared
 from arco_core.metrics import TOLERANCE_MM, ClassScore, Convention, score_case
 from arco_core.preprocess import restore_label
+from components.evaluate.slices import DrawnBy, SliceWriter, cut_slice
 from components.model_ref import ModelRef
 from infra.datasets import CaseEntry, DatasetVersion
 from infra.progress import Progress
@@ -136,25 +137,36 @@ def score_models(
     *,
     convention: Convention,
     tolerance_mm: float = TOLERANCE_MM,
+    slices: SliceWriter | None = None,
 ) -> Scores:
-    """Scores of every model, annotated case and structure, on the original grids."""
+    """Scores of every model, annotated case and structure, on the original grids.
+
+    A slice of each case goes to `slices`, with what the last checkpoints drew on it.
+    """
     cases = annotated_cases(version, split)
     scores = Scores()
+    classes = version.classes
     with Progress(f"evaluate, {split}", total=len(cases), unit="volumes") as progress:
         for done, case in enumerate(cases, start=1):
-            images, _ = version.read_case(case.case_id)
+            images, labels = version.read_case(case.case_id)
             reference = version.reference(case.case_id)
-            if reference is None:
+            if reference is None or labels is None:
                 raise DataError(
                     f"{version.url} has no reference of the annotated case {case.case_id}: prepare it again."
                 )
+            drawn: dict[DrawnBy, npt.NDArray[np.uint8]] = {}
             for model in models:
-                mask = restore_label(model.segment(images, version.data_config.image_size), case.geometry)
+                prediction = model.segment(images, version.data_config.image_size)
+                if "last" in model.checkpoints:
+                    drawn[model.ref.method, model.ref.seed] = prediction
+                mask = restore_label(prediction, case.geometry)
                 found = score_case(
-                    mask, reference, case.geometry.voxel_spacing_mm, version.classes,
+                    mask, reference, case.geometry.voxel_spacing_mm, classes,
                     convention=convention, tolerance_mm=tolerance_mm,
                 )  # fmt: skip
-                _add(scores, model, case, found, confusion_matrix(mask, reference, len(version.classes)))
+                _add(scores, model, case, found, confusion_matrix(mask, reference, len(classes)))
+            if slices is not None:
+                slices.add(cut_slice(case, images, labels, drawn))
             progress.update(done)
     return scores
 

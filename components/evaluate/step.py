@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from arco_core.metrics import TOLERANCE_MM, Convention, check_tolerance
-from components.evaluate.overlays import make_overlays
-from components.evaluate.report import ReportData, render_report
-from components.evaluate.scoring import CaseScore, Scores, TrainedModel, load_models, score_models
-from components.evaluate.summary import (
-    STATISTICS,
-    best_seed,
-    compare_methods,
-    paired_differences,
-    summarize_methods,
+from components.evaluate.comparison import compare_results
+from components.evaluate.report import render_report
+from components.evaluate.results import (
+    CASES,
+    FORMAT,
+    REPORT,
+    RunResults,
+    read_variance,
+    write_results,
+    write_summary,
 )
-from components.evaluate.tables import cases_csv, cases_parquet
-from components.evaluate.training_log import StageLog, read_stage_logs, seconds_of, steps_of
-from components.model_ref import BASELINE, ModelRef
+from components.evaluate.scoring import Scores, TrainedModel, load_models, score_models
+from components.evaluate.slices import SliceWriter, read_slice
+from components.evaluate.summary import STATISTICS, summarize
+from components.evaluate.training_log import (
+    StageLog,
+    read_stage_logs,
+    seconds_of,
+    settings_digest,
+    steps_of,
+)
+from components.model_ref import ModelRef
+from components.versions import software_versions
 from infra.datasets import DatasetVersion
+from infra.datasets.splits import SPLITS
 from infra.storage import Store
 
-SUMMARY, CASES, REPORT = "summary.json", "cases.csv", "report.html"
-CASES_PARQUET = "cases.parquet"
+_PACKAGES = ("torch", "monai", "numpy", "nibabel", "ray", "kfp", "pyarrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +63,7 @@ def evaluate(
     `methods` and everything derived from them are of the last ones, `best_checkpoints` of the others: those
     were chosen on the validation split, so on that split their scores are optimistic, which the summary says.
 
-    Writes `cases.csv` and `cases.parquet`, `report.html` and, last, `summary.json`; results of an earlier
+    Writes the tables of cases, `report.html`, its figures and, last, `summary.json`; results of an earlier
     evaluation stay as they are until everything is computed.
 
     Args:
@@ -75,89 +84,86 @@ def evaluate(
     store.check_writable()
     version = DatasetVersion.open(dataset)
     trained = load_models(models, version, split)
-    scores = score_models(version, trained, split, convention=convention, tolerance_mm=tolerance_mm)
+    writer = SliceWriter()
+    scores = score_models(
+        version, trained, split, convention=convention, tolerance_mm=tolerance_mm, slices=writer
+    )
+    slices = writer.finish()
     logs = read_stage_logs(trained)
-    last = scores.of("last")
-    methods = summarize_methods(last)
     summary: dict[str, Any] = {
-        "methods": methods,
-        "paired": paired_differences(methods),
-        "tests": compare_methods(last),
-        "best_checkpoints": _best_checkpoints(trained, scores, split),
+        "format": FORMAT,
+        **_numbers(trained, scores, split),
         "statistics": STATISTICS,
-        "dataset": version.url,
-        "labeled": len(trained[0].job.labeled_patients),
-        "train_patients": len(version.patients("train")),
-        "labeled_patients": {str(m.ref.seed): sorted(m.job.labeled_patients) for m in trained},
-        "seeds": sorted({m.ref.seed for m in trained}),
-        "steps": steps_of(logs),
+        **_provenance(version, trained, logs),
         "seconds": {**seconds_of(logs), "evaluate": round(time.monotonic() - started, 1)},
         "split": split,
-        "cases": len({s.case_id for s in last}),
-        "patients": sorted({s.patient_id for s in last}),
+        "cases": len({s.case_id for s in scores.cases}),
+        "patients": sorted({s.patient_id for s in scores.cases}),
         "convention": convention,
         "tolerance_mm": tolerance_mm,
-        "confusion": _confusion(scores),
     }
-    report = _report(version, trained, last, logs, summary)
-    store.write_bytes(CASES, cases_csv(scores.cases).encode())
-    store.write_bytes(CASES_PARQUET, cases_parquet(scores.cases))
+    results = RunResults(
+        url=store.url,
+        summary=summary,
+        scores=scores.cases,
+        logs=logs,
+        slice_of=lambda case_id: read_slice(slices, case_id, store.url),
+        variance=read_variance(store),
+    )
+    report = render_report(compare_results([results]))
+    write_results(store, results, slices)
     store.write_bytes(REPORT, report.encode())
-    store.write_bytes(SUMMARY, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     return EvaluationResult(
-        summary_url=store.join(SUMMARY),
+        summary_url=write_summary(store, summary),
         cases_url=store.join(CASES),
         report_url=store.join(REPORT),
         summary=summary,
     )
 
 
-def _best_checkpoints(models: Sequence[TrainedModel], scores: Scores, split: str) -> dict[str, Any] | None:
-    """What the checkpoints reached that did best on validation; None unless every training has one."""
-    steps: dict[str, dict[str, int]] = {}
-    for model in models:
-        if "best" in model.checkpoints:
-            steps.setdefault(model.ref.method, {})[str(model.ref.seed)] = model.step
-    if sum(map(len, steps.values())) < len({(m.ref.method, m.ref.seed) for m in models}):
-        return None
+def _numbers(models: Sequence[TrainedModel], scores: Scores, split: str) -> dict[str, Any]:
+    """Scores and tests, of last checkpoints and of those that did best on validation."""
+    numbers = summarize(scores.cases)
+    if numbers["best_checkpoints"] is not None:
+        numbers["best_checkpoints"] |= {
+            "steps": _by_method({_key(m): m.step for m in models if "best" in m.checkpoints}),
+            "optimistic": split == "validation",
+        }
+    last = {(m, s): v.tolist() for (m, s, checkpoint), v in scores.confusion.items() if checkpoint == "last"}
+    return numbers | {"confusion": _by_method(last)}
+
+
+def _provenance(
+    version: DatasetVersion, models: Sequence[TrainedModel], logs: Sequence[StageLog]
+) -> dict[str, Any]:
+    """What the numbers are of."""
+    last = [model for model in models if "last" in model.checkpoints]
+    trainings = {
+        _key(m): {"checkpoint": m.ref.checkpoint, "job": m.job.digest, "settings": settings_digest(m.job)}
+        for m in last
+    }
     return {
-        "methods": summarize_methods(scores.of("best")),
-        "steps": steps,
-        "optimistic": split == "validation",
+        "dataset": version.url,
+        "classes": list(version.classes),
+        "labeled": len(last[0].job.labeled_patients),
+        "train_patients": len(version.patients("train")),
+        "split_patients": {split: len(version.patients(split)) for split in SPLITS},
+        "labeled_patients": {str(m.ref.seed): sorted(m.job.labeled_patients) for m in last},
+        "seeds": sorted({m.ref.seed for m in last}),
+        "steps": steps_of(logs),
+        "trainings": _by_method(trainings),
+        "configs": {m.ref.method: m.job.config for m in reversed(last)},  # of the first seed
+        "software": software_versions(_PACKAGES),
     }
 
 
-def _confusion(scores: Scores) -> dict[str, Any]:
-    """Method -> seed -> voxels by reference class (row) and predicted class (column), of last checkpoints."""
-    tables: dict[str, dict[str, Any]] = {}
-    for (method, seed, checkpoint), voxels in scores.confusion.items():
-        if checkpoint == "last":
-            tables.setdefault(method, {})[str(seed)] = voxels.tolist()
-    return tables
+def _key(model: TrainedModel) -> tuple[str, int]:
+    return model.ref.method, model.ref.seed
 
 
-def _report(
-    version: DatasetVersion,
-    models: Sequence[TrainedModel],
-    scores: Sequence[CaseScore],
-    logs: Sequence[StageLog],
-    summary: dict[str, Any],
-) -> str:
-    """HTML. Its pictures show the best seed of the first method that is not the baseline."""
-    models = [m for m in models if "last" in m.checkpoints]
-    method = next((m.ref.method for m in models if m.ref.method != BASELINE), BASELINE)
-    seed = best_seed(summary, method)
-    shown = sorted((m for m in models if m.ref.seed == seed), key=lambda m: m.ref.method == BASELINE)
-    primary = next(m for m in shown if m.ref.method == method)
-    return render_report(
-        ReportData(
-            name=version.name,
-            summary=summary,
-            scores=scores,
-            overlays=make_overlays(version, shown, scores, primary),
-            overlay_seed=seed,
-            logs=logs,
-            train_patients=len(version.patients("train")),
-            config=primary.job.config,
-        )
-    )
+def _by_method(values: Mapping[tuple[str, int], Any]) -> dict[str, dict[str, Any]]:
+    """(method, seed) -> value as method -> seed -> value, for JSON."""
+    nested: dict[str, dict[str, Any]] = {}
+    for (method, seed), value in values.items():
+        nested.setdefault(method, {})[str(seed)] = value
+    return nested

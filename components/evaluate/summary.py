@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.scoring import CaseScore
+from components.evaluate.scoring import CHECKPOINTS, CaseScore
 from components.evaluate.statistics import (
     LEVEL,
     RESAMPLES,
@@ -27,7 +27,7 @@ from components.evaluate.statistics import (
     mean_over,
     paired_test,
 )
-from components.model_ref import BASELINE
+from components.model_ref import BASELINE, method_rank
 
 METRICS = ("dice", "surface_dice", "asd_mm", "hd95_mm", "asd_voxel", "hd95_voxel")
 TESTED = ("dice", "surface_dice", "asd_mm", "hd95_mm")
@@ -66,6 +66,24 @@ class Scored:
         return np.array([math.nan if v is None else v for v in found], np.float64).reshape(shape)
 
 
+def summarize(scores: Sequence[CaseScore]) -> dict[str, Any]:
+    """All numbers of models that were trained with one amount of labels, of last and best checkpoints.
+
+    `best_checkpoints` is None unless every training has one.
+    """
+    by_checkpoint = {c: [s for s in scores if s.checkpoint == c] for c in CHECKPOINTS}
+    trainings = [{(s.method, s.seed) for s in own} for own in by_checkpoint.values()]
+    methods = summarize_methods(by_checkpoint["last"])
+    return {
+        "methods": methods,
+        "paired": paired_differences(methods),
+        "tests": compare_methods(by_checkpoint["last"]),
+        "best_checkpoints": (
+            {"methods": summarize_methods(by_checkpoint["best"])} if trainings[0] == trainings[1] else None
+        ),
+    }
+
+
 def summarize_methods(scores: Sequence[CaseScore]) -> dict[str, Any]:
     """For each method: every metric's means, spreads and intervals, and the counts of structures.
 
@@ -95,7 +113,7 @@ def compare_methods(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
         family = [
             {"metric": metric, "first": first, "second": second}
             | paired_test(_by_patient(cells[second] - cells[first], scored))
-            for first, second in itertools.combinations(scored.methods, 2)
+            for first, second in itertools.combinations(sorted(scored.methods, key=method_rank), 2)
         ]
         for test, p in zip(family, holm([t["p"] for t in family]), strict=True):
             tests.append(test | {"p_holm": p})

@@ -61,7 +61,7 @@ def is_best(methods: Mapping[str, Any], method: str, metric: str, name: str | No
     present = [v for v in (value_of(methods, m, metric, name) for m in methods) if v is not None]
     if not present or min(present) == max(present):
         return False
-    best: Callable[[list[float]], float] = max if metric == "dice" else min
+    best: Callable[[list[float]], float] = max if metric in ("dice", "surface_dice") else min
     return value_of(methods, method, metric, name) == best(present)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from arco_core.errors import DataError
-from components.evaluate.images import contour_path, png_data_uri
-from components.evaluate.scoring import CaseScore, TrainedModel
-from infra.datasets import DatasetVersion
+from components.evaluate.comparison import Shown
+from components.evaluate.report.images import contour_path, png_data_uri
+from components.evaluate.slices import CaseSlice
 
 _MARGIN = 0.6
 """Image shown around the structures, as a share of their extent."""
@@ -35,6 +34,7 @@ class Panel:
     """One method's prediction."""
 
     method: str
+    seed: int
     dice: float
     """Mean over structures of the whole volume, between 0 and 1."""
     outlines: tuple[Outline, ...]
@@ -61,70 +61,46 @@ class Overlay:
 
 
 def make_overlays(
-    version: DatasetVersion,
-    models: Sequence[TrainedModel],
-    scores: Sequence[CaseScore],
-    primary: TrainedModel,
+    slice_of: Callable[[str], CaseSlice], shown: Sequence[Shown], primary: Shown, classes: int
 ) -> list[Overlay]:
-    """Overlays of the cases on which `primary` did best, middling and worst; `models` have its seed.
+    """Overlays of the cases on which `primary` did best, middling and worst, with a panel for each `shown`.
 
-    The slice is the one where the reference is largest, so that no method has a say in it.
+    Args:
+        slice_of: the slice of a case, which holds the predictions of all `shown`.
+        shown: models, in order.
+        primary: the model that the cases are ranked by.
+        classes: number of classes, background included.
     """
-    ranked = sorted(case_dice(scores, primary).items(), key=lambda item: (-item[1], item[0]))
+    ranked = sorted(primary.dice.items(), key=lambda item: (-item[1], item[0]))
     positions = {"Best": 0, "Median": len(ranked) // 2, "Worst": len(ranked) - 1}
     chosen = {ranked[position][0]: rank for rank, position in reversed(positions.items())}
     return [
-        _overlay(version, models, scores, rank, case_id)
+        _overlay(slice_of(case_id), shown, rank, classes)
         for case_id, rank in sorted(chosen.items(), key=lambda item: list(positions).index(item[1]))
     ]
 
 
-def case_dice(scores: Sequence[CaseScore], model: TrainedModel) -> dict[str, float]:
-    """Mean Dice over structures of each case, for one model."""
-    dice: dict[str, list[float]] = {}
-    for s in scores:
-        if (s.method, s.seed) == (model.ref.method, model.ref.seed):
-            dice.setdefault(s.case_id, []).append(s.score.dice)
-    return {case_id: float(np.mean(values)) for case_id, values in dice.items()}
-
-
-def _overlay(
-    version: DatasetVersion,
-    models: Sequence[TrainedModel],
-    scores: Sequence[CaseScore],
-    rank: str,
-    case_id: str,
-) -> Overlay:
-    images, annotation = version.read_case(case_id)
-    if annotation is None:
-        raise DataError(f"{version.url} has no labels of the annotated case {case_id}: prepare it again.")
-    volumetric, image_size = version.is_volumetric, version.data_config.image_size
-    slices, labels = (images[0].swapaxes(0, 1), annotation[0]) if volumetric else (images, annotation)
-    index = int(np.argmax((labels > 0).sum(axis=(1, 2))))
-    reference = labels[index]
-    if volumetric:  # what is shown is what was scored, blended from all windows
-        predictions = [model.segment(images, image_size)[0, index] for model in models]
-    else:
-        predictions = [model.segment(slices[index : index + 1], image_size)[0] for model in models]
-    box = _shown(slices[index, 0], [reference, *predictions])
-    _, row_mm, column_mm = version.case(case_id).geometry.spacing_mm
-    image = _to_grey(slices[:, 0])[index][box]  # of several channels the first
+def _overlay(cut: CaseSlice, shown: Sequence[Shown], rank: str, classes: int) -> Overlay:
+    predictions = [cut.predictions[model.method, model.seed] for model in shown]
+    box = _shown(cut.image, [cut.reference, *predictions])
+    image = cut.image[box]
     return Overlay(
         rank=rank,
-        case_id=case_id,
-        slice_number=index + 1,
-        slices=len(slices),
+        case_id=cut.case_id,
+        slice_number=cut.slice_number,
+        slices=cut.slices,
         image=png_data_uri(image),
         width=image.shape[1],
         height=image.shape[0],
-        pixel_mm=(column_mm, row_mm),
+        pixel_mm=cut.pixel_mm,
         panels=tuple(
             Panel(
-                method=model.ref.method,
-                dice=case_dice(scores, model)[case_id],
-                outlines=_outlines(prediction[box], reference[box], len(version.classes)),
+                method=model.method,
+                seed=model.seed,
+                dice=model.dice[cut.case_id],
+                outlines=_outlines(prediction[box], cut.reference[box], classes),
             )
-            for model, prediction in zip(models, predictions, strict=True)
+            for model, prediction in zip(shown, predictions, strict=True)
         ),
     )
 
@@ -143,13 +119,7 @@ def _outlines(
     )
 
 
-def _to_grey(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Intensities as grey values, the extremes of the whole volume clipped."""
-    low, high = np.percentile(volume, (0.5, 99.5))
-    return np.round(255 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
-
-
-def _shown(image: npt.NDArray[np.float32], masks: Sequence[npt.NDArray[np.uint8]]) -> Box:
+def _shown(image: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.uint8]]) -> Box:
     """The structures and some of the image around them, padding left out, square where there is room."""
     content = _bounds(image > image.min())
     found = _bounds(np.any([mask > 0 for mask in masks], axis=0))

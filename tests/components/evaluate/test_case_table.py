@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from arco_core.errors import DataError
-from components.evaluate.tables import cases_csv, cases_parquet, read_cases
+from components.evaluate.case_table import cases_csv, cases_parquet, read_cases
 from tests.components.evaluate.scores import score
 
 SCORES = [
