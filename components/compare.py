@@ -66,7 +66,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tables = []
     for amount in comparison.amounts:
         methods = {m: amount.summary["methods"][m] for m in amount.methods}
-        table = results_table({"methods": methods, "split": common["split"], "cases": common["cases"]})
+        table = results_table(dict(common) | {"methods": methods})
         table.title = f"{amount_title(comparison, amount.labeled)}. {table.title}"
         tables.append(table)
     return tables

@@ -101,6 +101,7 @@ def evaluate(
         "patients": sorted({s.patient_id for s in scores.cases}),
         "convention": convention,
         "tolerance_mm": tolerance_mm,
+        "spacing_known": version.manifest.spacing_known,
     }
     results = RunResults(
         url=store.url,

@@ -24,6 +24,8 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['split'].capitalize()}, {summary['cases']} volumes", title_justify="left")
     table.add_column("class")
     table.add_column("method")
+    if summary.get("spacing_known") is False:
+        table.caption = "The scans do not say how large a voxel is: figures in mm are in voxels."
     for _, title, _, _ in COLUMNS:
         table.add_column(escape(title), justify="right")  # rich takes [mm] for markup
     table.add_column("missing", justify="right")

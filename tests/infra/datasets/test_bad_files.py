@@ -21,14 +21,14 @@ from arco_core.config import DataConfig
 from arco_core.errors import DataError
 from infra.datasets import prepare_dataset
 from infra.datasets.dicom import DicomSeries
-from infra.datasets.hdf5 import Hdf5Slices, decode_hdf5
+from infra.datasets.hdf5 import Hdf5Slices, Hdf5Volume, decode_hdf5
 from infra.datasets.nifti import NiftiFile, decode_nifti
-from infra.datasets.nrrd import decode_nrrd
+from infra.datasets.nrrd import NrrdFile, decode_nrrd
 from infra.datasets.readers.base import RawCase
 from infra.datasets.readers.detect import read_raw
 from infra.datasets.readers.listing import list_folder
 from infra.datasets.validate import check_label, check_sizes, stack_channels
-from infra.datasets.volume import MAX_BYTES, Volume, gunzip
+from infra.datasets.volume import MAX_BYTES, Volume, VolumeSource, gunzip
 from infra.storage import Store
 
 from .conftest import TINY
@@ -373,6 +373,22 @@ def test_one_slice_a_tilted_gantry_and_rescaling_are_read(tmp_path: Path) -> Non
     np.testing.assert_allclose(volume.affine[:, 2], [0, -1.5, 8, 0])
     shutil.rmtree(tmp_path / "s")
     assert series(tmp_path, lambda slices: slices[:1]).affine[2, 2] == 8
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        NiftiFile("x"),
+        NrrdFile("x"),
+        Hdf5Volume("x", "image", axes=(0, 1, 2), directions=(1, 1, 1)),
+        Hdf5Slices(("x",), "image", directions=(1, 1, 1)),
+        DicomSeries(("x",)),
+    ],
+)
+def test_empty_file_of_every_format(tmp_path: Path, source: VolumeSource) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(DataError, match=r"^x is empty \(0 bytes\): copy or export the"):
+        source.load(Store(str(tmp_path)))
 
 
 # --- annotations

@@ -154,6 +154,12 @@ def test_released_convention_is_in_voxels_and_says_so() -> None:
     assert "which flatters" in html
 
 
+def test_scans_without_a_voxel_size_are_said_to_be_in_voxels() -> None:
+    words = "figures in mm are in voxels"
+    assert words in report(make_run(changes={"spacing_known": False}))
+    assert words not in report(make_run(changes={"spacing_known": True}))
+
+
 def test_variance_is_shown_where_it_was_measured() -> None:
     row = {"class": "ring", "sampler": "sg", "to_ns": "0.21", "to_ns_low": "0.18", "to_ns_high": "0.23"}
     row |= {"to_sg": "1", "to_sg_low": "1", "to_sg_high": "1"}
