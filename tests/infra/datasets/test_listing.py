@@ -1,0 +1,58 @@
+"""What a raw folder may hold besides scans: links, and names in all languages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from arco_core.errors import DataError
+from infra.datasets import prepare_dataset
+from infra.datasets.readers.detect import read_raw
+from infra.datasets.readers.listing import list_folder
+from infra.storage import Store
+
+from .conftest import TINY
+
+
+def test_links_that_leave_the_folder_are_refused(raw: Path, tmp_path: Path) -> None:
+    shutil.copy(raw / "imagesUn" / "case_004.nii.gz", tmp_path / "elsewhere.nii.gz")
+    link = raw / "imagesUn" / "link.nii.gz"
+    link.symlink_to(tmp_path / "elsewhere.nii.gz")
+    with pytest.raises(DataError, match=r"imagesUn/link\.nii\.gz is a link that leaves the folder"):
+        list_folder(Store(str(raw)))
+    link.unlink()
+    link.symlink_to(raw / "imagesUn" / "nothing.nii.gz")
+    with pytest.raises(DataError, match="is a link to a file that does not exist"):
+        list_folder(Store(str(raw)))
+    link.unlink()
+    (raw / "more").symlink_to(raw / "imagesTr")
+    with pytest.raises(DataError, match="more is a link to a folder"):
+        list_folder(Store(str(raw)))
+    (raw / "more").unlink()
+    (raw / "imagesUn" / "inside.nii.gz").symlink_to("case_004.nii.gz")
+    (tmp_path / "raw link").symlink_to(raw)
+    assert len(read_raw(Store(str(tmp_path / "raw link"))).cases) == 7
+
+
+def test_names_with_spaces_and_letters_of_all_languages(raw: Path, tmp_path: Path) -> None:
+    names = ["Müller 1", "患者 二", "пациент", "a'b\"c#d%20?e"]
+    for number, name in enumerate(names):
+        for folder in ("imagesTr", "labelsTr"):
+            source = raw / folder / f"case_{number:03d}.nii.gz"
+            source.rename(source.with_name(f"{name}.nii.gz"))
+    # A Mac writes ü as u and two dots; the annotation still finds its scan.
+    decomposed = "Mu\N{COMBINING DIAERESIS}ller 1.nii.gz"
+    (raw / "labelsTr" / "Müller 1.nii.gz").rename(raw / "labelsTr" / decomposed)
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "störe x")), TINY, use_ray=False)
+    assert {case.case_id for case in version.cases if case.annotated} == set(names)
+    for name in names:
+        assert version.read_case(name)[1] is not None
+
+
+def test_names_that_are_no_text_are_refused(raw: Path) -> None:
+    (raw / "imagesUn").joinpath(os.fsdecode(b"caf\xe9.nii.gz")).touch()
+    with pytest.raises(DataError, match=r"caf\\xe9\.nii\.gz' is not valid UTF-8: rename"):
+        list_folder(Store(str(raw)))
