@@ -17,6 +17,8 @@ import tomli_w
 from arco_core.config.errors import ConfigError
 from arco_core.config.schema import ArcoConfig
 
+T = typing.TypeVar("T")
+
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that `load` accepts, sorted."""
@@ -37,14 +39,14 @@ def load(
     values = {} if preset is None else _preset(preset)
     if file is not None:
         try:
-            _merge(values, tomllib.loads(Path(file).read_text()))
+            merge(values, tomllib.loads(Path(file).read_text()))
         except OSError as error:
             raise ConfigError(f"config file {str(file)!r} cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"config file {str(file)!r} is not TOML: {error}") from error
     for override in overrides:
-        _merge(values, _parse_override(override))
-    return typing.cast(ArcoConfig, _build(ArcoConfig, values, ""))
+        merge(values, _parse_override(override))
+    return build(ArcoConfig, values)
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -55,12 +57,20 @@ def _preset(name: str) -> dict[str, Any]:
 
 def loads(text: str) -> ArcoConfig:
     """The configuration that `dumps` wrote."""
-    return typing.cast(ArcoConfig, _build(ArcoConfig, tomllib.loads(text), ""))
+    return build(ArcoConfig, tomllib.loads(text))
 
 
 def dumps(config: ArcoConfig) -> str:
     """The whole configuration as TOML, with every default spelt out."""
     return tomli_w.dumps(_without_none(dataclasses.asdict(config)))
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of the dataclass `cls` from tables of values.
+
+    Raises `ConfigError`, as `load` does.
+    """
+    return typing.cast(T, _build(cls, values, ""))
 
 
 def _without_none(value: Any) -> Any:
@@ -82,10 +92,11 @@ def _parse_override(override: str) -> dict[str, Any]:
     return typing.cast(dict[str, Any], value)
 
 
-def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+def merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Put the values of `new` over those of `into`, table by table."""
     for key, value in new.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            merge(into[key], value)
         else:
             into[key] = value
 
