@@ -12,7 +12,8 @@ from infra.kuberay.errors import (
     RayJobTimeout,
 )
 from infra.kuberay.run import RayJobOutcome, delete_run_jobs, run_ray_job
-from infra.kuberay.spec import Deadlines, Place, PodSize, RayJobSpec, Toleration, Workers
+from infra.kuberay.settings import load_cluster_settings
+from infra.kuberay.spec import Deadlines, Place, PodSize, RayClusterSettings, RayJobSpec, Workers
 from infra.kuberay.timing import Timing
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Place",
     "PodSize",
     "RayClusterLost",
+    "RayClusterSettings",
     "RayJobCancelled",
     "RayJobConflict",
     "RayJobDeleted",
@@ -31,8 +33,8 @@ __all__ = [
     "RayJobSpec",
     "RayJobTimeout",
     "Timing",
-    "Toleration",
     "Workers",
     "delete_run_jobs",
+    "load_cluster_settings",
     "run_ray_job",
 ]

@@ -42,7 +42,12 @@ class DriverLog:
         """Show what there is yet to show of a job that has ended, for a while at most."""
         self._ending.set()
         self._thread.join(self._timing.log_tail)
+        self.close()
+
+    def close(self) -> None:
+        """Show nothing more."""
         self._stop.set()
+        self._ending.set()
         if self._stream is not None:
             self._stream.end()
 

@@ -54,7 +54,7 @@ class HeadWatch:
             self._lost_since = None
         elif self._lost_since is None:
             self._lost_since = now
-        elif now - self._lost_since >= self._timing.head_loss:
+        elif now - self._lost_since >= self._timing.head_loss and self._still_running():
             raise RayClusterLost(
                 f"ray job {self._name}: {self._sign}, and KubeRay has left the job Running for "
                 f"{now - self._lost_since:.0f} s"
@@ -79,6 +79,13 @@ class HeadWatch:
         if _restarts(pod) > _restarts(self._first):
             return f"the head's container in pod {self._pod} has restarted"
         return ""
+
+    def _still_running(self) -> bool:
+        """Whether KubeRay says so at this moment: news may be on their way."""
+        job = self._api.job(self._name)
+        if job is None or job["metadata"].get("deletionTimestamp"):
+            return False
+        return JobState.of(job).deployment == "Running"
 
     def _stale(self, state: JobState) -> None:
         if state.unreadable_since is None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata, resources
 from typing import Any
 
 import yaml
 
 from infra.attempts import JOB_ATTEMPT_ENVIRONMENT
-from infra.kuberay.spec import GPU, Place, PodSize, RayJobSpec, Toleration
+from infra.kuberay.spec import GPU, Place, PodSize, RayClusterSettings, RayJobSpec
 
 Resource = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
@@ -38,13 +38,13 @@ def job_name(spec: RayJobSpec) -> str:
 
 def spec_digest(spec: RayJobSpec) -> str:
     """sha256 (hex) of everything in the resource but its name and attempt."""
-    text = json.dumps(_fill_in(spec), sort_keys=True)
+    text = json.dumps(job_template(spec), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def ray_job(spec: RayJobSpec, attempt: int) -> Resource:
     """The resource to create for attempt number `attempt` at `spec`."""
-    job = _fill_in(spec)
+    job = job_template(spec)
     job["metadata"]["name"] = job_name(spec)
     job["metadata"]["annotations"] = {DIGEST_ANNOTATION: spec_digest(spec), ATTEMPT_ANNOTATION: str(attempt)}
     for group in _groups(job):
@@ -60,48 +60,53 @@ def is_job_of(job: Resource, spec: RayJobSpec) -> bool:
     return found.get(DIGEST_ANNOTATION) == spec_digest(spec)
 
 
-def _template() -> Resource:
+@cache
+def _template() -> str:
+    """The template as JSON: as objects, YAML's aliases would be shared."""
     text = resources.files("k8s").joinpath("rayjob.yaml").read_text(encoding="utf-8")
-    # YAML's aliases come as shared objects; a copy by way of JSON has none.
-    return dict(json.loads(json.dumps(yaml.safe_load(text))))
+    return json.dumps(yaml.safe_load(text))
 
 
-def _fill_in(spec: RayJobSpec) -> Resource:
-    job = _template()
+def job_template(spec: RayJobSpec) -> Resource:
+    """The resource without name and attempt."""
+    settings = spec.cluster
+    job: Resource = json.loads(_template())
     del job["metadata"]["name"]
     labels = job["metadata"]["labels"]
     labels |= {"app.kubernetes.io/component": spec.step, RUN_LABEL: spec.run_id}
     # Kubernetes replaces $(NAME) in arguments of containers, of which the submitter's hold the command.
     job["spec"] |= {
         "entrypoint": shlex.join(spec.command).replace("$", "$$"),
-        "activeDeadlineSeconds": spec.deadlines.active,
-        "preRunningDeadlineSeconds": spec.deadlines.start,
-        "ttlSecondsAfterFinished": spec.deadlines.after_end,
+        "activeDeadlineSeconds": settings.deadlines.active,
+        "preRunningDeadlineSeconds": settings.deadlines.start,
+        "ttlSecondsAfterFinished": settings.deadlines.after_end,
     }
-    if spec.queue:
-        labels[_QUEUE_LABEL] = spec.queue
+    if settings.queue:
+        labels[_QUEUE_LABEL] = settings.queue
         job["spec"]["suspend"] = True  # Kueue lifts it; without Kueue, the job must not slip past the quota
-    _fill_in_cluster(job["spec"]["rayClusterSpec"], spec)
+    cluster = job["spec"]["rayClusterSpec"]
+    cluster["rayVersion"] = metadata.version("ray")
+    for group in _groups(job):
+        _fill_in_pod(group["template"], spec)
+    _fill_in_groups(cluster, settings)
     return job
 
 
-def _fill_in_cluster(cluster: Resource, spec: RayJobSpec) -> None:
-    cluster["rayVersion"] = metadata.version("ray")
+def _fill_in_groups(cluster: Resource, settings: RayClusterSettings) -> None:
+    """Set sizes, places and numbers of pods."""
     head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
-    for group in (head, workers):
-        _fill_in_pod(group["template"], spec)
-    _set_size(head["template"]["spec"], spec.head)
-    _set_place(head["template"]["spec"], spec.head_place)
-    _set_size(workers["template"]["spec"], spec.workers.size)
-    _set_place(workers["template"]["spec"], _worker_place(spec))
-    if spec.workers.spot_label:
-        head["template"]["spec"]["affinity"] = _away_from(spec.workers.spot_label)
-    counts = spec.workers
+    head_pod, worker_pod, counts = head["template"]["spec"], workers["template"]["spec"], settings.workers
+    _set_size(head_pod, settings.head)
+    _set_place(head_pod, settings.head_place)
+    _set_size(worker_pod, counts.size)
+    _set_place(worker_pod, counts.place)
+    if counts.spot_label:
+        _set_spot(worker_pod, head_pod, counts.spot_label)
     workers |= {"replicas": counts.minimum, "minReplicas": counts.minimum, "maxReplicas": counts.maximum}
     if counts.autoscaling:
         cluster["enableInTreeAutoscaling"] = True
         # The autoscaler, beside the head, changes the RayCluster; KubeRay binds the role that it needs.
-        head["template"]["spec"]["automountServiceAccountToken"] = True
+        head_pod["automountServiceAccountToken"] = True
     else:
         del cluster["autoscalerOptions"]
     if counts.maximum == 0:
@@ -110,18 +115,18 @@ def _fill_in_cluster(cluster: Resource, spec: RayJobSpec) -> None:
 
 
 def _fill_in_pod(template: Resource, spec: RayJobSpec) -> None:
+    settings, pod = spec.cluster, template["spec"]
     template["metadata"]["labels"] |= {"app.kubernetes.io/component": spec.step, RUN_LABEL: spec.run_id}
-    pod = template["spec"]
-    pod["serviceAccountName"] = spec.service_account
-    if spec.priority_class:
-        pod["priorityClassName"] = spec.priority_class
+    pod["serviceAccountName"] = settings.service_account
+    if settings.priority_class:
+        pod["priorityClassName"] = settings.priority_class
     (container,) = pod["containers"]
     container["image"] = spec.image
     sources = []
-    if spec.env_config_map:
-        sources.append({"configMapRef": {"name": spec.env_config_map}})
-    if spec.env_secret:
-        sources.append({"secretRef": {"name": spec.env_secret}})
+    if settings.env_config_map:
+        sources.append({"configMapRef": {"name": settings.env_config_map}})
+    if settings.env_secret:
+        sources.append({"secretRef": {"name": settings.env_secret}})
     if sources:
         container["envFrom"] = sources
 
@@ -130,40 +135,34 @@ def _set_size(pod: Resource, size: PodSize) -> None:
     amounts = {"cpu": str(size.cpu), "memory": f"{size.memory_gib}Gi"}
     if size.gpu:
         amounts[GPU] = str(size.gpu)
-    pod["containers"][0]["resources"] = {"requests": amounts, "limits": copy.copy(amounts)}
+    for kind in ("requests", "limits"):
+        pod["containers"][0]["resources"][kind] |= amounts
     (shm,) = (volume for volume in pod["volumes"] if volume["name"] == "shm")
     shm["emptyDir"]["sizeLimit"] = f"{size.shm_gib}Gi"
 
 
 def _set_place(pod: Resource, place: Place) -> None:
     if place.node_selector:
-        pod["nodeSelector"] = dict(place.node_selector)
+        pod["nodeSelector"] = dict(label.split("=", 1) for label in place.node_selector)
     if place.tolerations:
-        pod["tolerations"] = [_toleration(one) for one in place.tolerations]
+        pod["tolerations"] = [_toleration(taint) for taint in place.tolerations]
 
 
-def _worker_place(spec: RayJobSpec) -> Place:
-    place = spec.workers.place
-    if spec.workers.spot_label is None:
-        return place
-    key, _, value = spec.workers.spot_label.partition("=")
-    return Place(
-        node_selector={**place.node_selector, key: value},
-        tolerations=(*place.tolerations, Toleration(key=key, value=value)),
-    )
-
-
-def _away_from(label: str) -> Resource:
-    """Affinity to nodes without `label`, `key=value`."""
+def _set_spot(workers: Resource, head: Resource, label: str) -> None:
+    """Put the workers on nodes with `label`, `key=value`, perhaps tainted with it, and the head on others."""
     key, _, value = label.partition("=")
+    workers["nodeSelector"] = {**workers.get("nodeSelector", {}), key: value}
+    workers["tolerations"] = [*workers.get("tolerations", []), _toleration(f"{label}:NoSchedule")]
     term = {"matchExpressions": [{"key": key, "operator": "NotIn", "values": [value]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    head["affinity"] = {"nodeAffinity": required}
 
 
-def _toleration(one: Toleration) -> Resource:
-    if one.value is None:
-        return {"key": one.key, "operator": "Exists", "effect": one.effect}
-    return {"key": one.key, "operator": "Equal", "value": one.value, "effect": one.effect}
+def _toleration(taint: str) -> Resource:
+    label, _, effect = taint.rpartition(":")
+    key, separator, value = label.partition("=")
+    operator = {"operator": "Equal", "value": value} if separator else {"operator": "Exists"}
+    return {"key": key, **operator, "effect": effect}
 
 
 def _groups(job: Resource) -> list[Resource]:

@@ -21,7 +21,7 @@ from infra.kuberay.spec import RayJobSpec
 from infra.kuberay.state import JobState
 from infra.kuberay.submit import remove, submit
 from infra.kuberay.timing import Timing
-from infra.kuberay.watch import JobGone, JobSeen, JobWatch, News
+from infra.kuberay.watch import JobSeen, JobWatch, News
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def run_ray_job(
     Raises:
         RayJobFailed: the program failed; the message has its reason and last lines.
         RayClusterLost: the cluster failed, `restarts` times and once more.
-        RayJobTimeout: a deadline of `spec.deadlines` has passed.
+        RayJobTimeout: a deadline of `spec.cluster.deadlines` has passed.
         RayJobDeleted: somebody else deleted the job.
         RayJobConflict: another job has the name.
         RayJobCancelled: SIGTERM or SIGINT came.
@@ -129,11 +129,11 @@ class _Attempt:
                 seconds=time.monotonic() - start,
             )
         finally:
+            self._remove(job["metadata"]["uid"] if job else None)
             if self._log:
-                self._log.finish()
-            self._remove(certain=job is not None)
+                self._log.close()
 
-    def _remove(self, *, certain: bool) -> None:
+    def _remove(self, uid: str | None) -> None:
         cancelled = self._cancel.is_set()
         patience = self._timing.patience_on_cancel if cancelled else self._timing.patience_at_end
         try:
@@ -141,7 +141,7 @@ class _Attempt:
                 self._api.with_patience(patience),
                 self._spec,
                 self._timing,
-                certain=certain,
+                uid=uid,
                 wait=not cancelled,
             )
         except RayJobError as error:
@@ -153,12 +153,13 @@ class _Attempt:
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
         state = JobState.of(job)
         head = HeadWatch(self._api, name, self._timing)
-        deadlines = DeadlineWatch(self._spec.deadlines, name, self._timing)
+        deadlines = DeadlineWatch(self._spec.cluster.deadlines, name, self._timing)
         with JobWatch(self._api, name, uid, self._news.put, self._timing):
             while True:
                 self._follow_log(state)
                 now = time.monotonic()
                 if self._over(name, state) or deadlines.settled(state, now):
+                    self._finish_log()
                     return
                 head.check(state, now)
                 if self._cancel.is_set():
@@ -171,30 +172,34 @@ class _Attempt:
             news = self._news.get(timeout=self._timing.tick)
         except queue.Empty:
             return state
+        if isinstance(news, RayJobError):
+            raise news
         if isinstance(news, JobSeen):
             new = JobState.of(news.job)
             if new.line() != state.line():
                 self._show(f"ray job {name}: {new.line()}")
-            return new
-        if isinstance(news, JobGone):
-            raise RayJobDeleted(f"ray job {name}: deleted by somebody else while it was: {state.line()}")
-        raise news
+            if new.ended or not news.job["metadata"].get("deletionTimestamp"):
+                return new
+        raise RayJobDeleted(f"ray job {name}: deleted by somebody else while it was: {state.line()}")
 
     def _over(self, name: str, state: JobState) -> bool:
         """Whether the job has succeeded; raises when it has failed."""
         if not state.ended or state.succeeded:
             return state.ended
         error = state.failure(name)
+        self._finish_log()
         if isinstance(error, RayJobFailed) and self._log:
-            self._log.finish()
             lines = "\n".join(self._log.tail)
             raise RayJobFailed(f"{error}\nlast lines of its log:\n{lines}")
         raise error
 
+    def _finish_log(self) -> None:
+        if self._log:
+            self._log.finish()
+
     def _follow_log(self, state: JobState) -> None:
         begun = state.deployment == "Running" or state.ended
         if begun and state.head_pod and state.head_pod != self._log_pod:
-            if self._log:
-                self._log.finish()
+            self._finish_log()
             self._log_pod = state.head_pod
             self._log = DriverLog(self._api, state.head_pod, self._show, self._timing)

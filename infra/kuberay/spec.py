@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 from arco_core.config.errors import require
+from infra.kuberay.names import (
+    require_label_value,
+    require_node_label,
+    require_object_name,
+    require_pinned_image,
+    require_step_name,
+    require_taint,
+)
 
 GPU = "nvidia.com/gpu"
 """The extended resource that a GPU is."""
-
-TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
-
-_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_STEP = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
-_IMAGE = re.compile(
-    r"(?P<name>[^\s:@]+(:\d+/[^\s:@]+)?)(:(?P<tag>[\w][\w.-]{0,127}))?(@sha256:[0-9a-f]{64})?"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Toleration:
-    """Lets pods onto nodes with a taint; without a value, whatever the taint's value is."""
-
-    key: str
-    value: str | None = None
-    effect: TaintEffect = "NoSchedule"
-
-    def __post_init__(self) -> None:
-        require(_matches(_LABEL_KEY, self.key), "toleration.key", self.key, "must be the key of a taint")
-        if self.value is not None:
-            _require_label_value("toleration.value", self.value)
-        effects = get_args(TaintEffect)
-        require(
-            self.effect in effects, "toleration.effect", self.effect, f"must be one of {', '.join(effects)}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +44,16 @@ class PodSize:
 class Place:
     """The nodes that Ray pods of a kind may run on."""
 
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] = ()
+    node_selector: tuple[str, ...] = ()
+    """Labels that a node must have, each `key=value`."""
+    tolerations: tuple[str, ...] = ()
+    """Taints that a node may have, each `key=value:effect`, or `key:effect` for any value."""
 
     def __post_init__(self) -> None:
-        for key, value in self.node_selector.items():
-            require(_matches(_LABEL_KEY, key), "node_selector", key, "must be the key of a node label")
-            _require_label_value(f"node_selector[{key!r}]", value)
+        for label in self.node_selector:
+            require_node_label("node_selector", label)
+        for taint in self.tolerations:
+            require_taint("tolerations", taint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +75,7 @@ class Workers:
             f"must lie in [0, workers.maximum = {self.maximum}]",
         )
         if self.spot_label is not None:
-            key, separator, value = self.spot_label.partition("=")
-            ok = bool(separator) and _matches(_LABEL_KEY, key) and _matches(_LABEL_VALUE, value)
-            rule = "must be key=value of a node label, such as karpenter.sh/capacity-type=spot"
-            require(ok, "workers.spot_label", self.spot_label, rule)
+            require_node_label("workers.spot_label", self.spot_label)
 
     @property
     def autoscaling(self) -> bool:
@@ -132,17 +109,9 @@ class Deadlines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayJobSpec:
-    """A command to run on a Ray cluster of its own."""
+class RayClusterSettings:
+    """The cluster that a job gets, and how it gets it."""
 
-    run_id: str
-    """The pipeline run that the job is a part of: a label value."""
-    step: str
-    """The pipeline step, in a few letters: the name of the job starts with it."""
-    command: tuple[str, ...]
-    """Program and arguments; the program by its absolute path in the image."""
-    image: str
-    """Of all Ray pods, by version or digest."""
     head: PodSize = PodSize()
     head_place: Place = Place()
     workers: Workers = Workers()
@@ -159,34 +128,33 @@ class RayJobSpec:
     """Name of the PriorityClass of all pods."""
 
     def __post_init__(self) -> None:
-        _require_label_value("run_id", self.run_id)
-        rule = "must be at most 20 of a-z, 0-9 and '-', and start with a letter"
-        require(_matches(_STEP, self.step), "step", self.step, rule)
-        require(bool(self.command), "command", self.command, "must be a program and its arguments")
-        rule = "must be an absolute path: a bare name may resolve outside the image's environment"
-        require(self.command[0].startswith("/"), "command[0]", self.command[0], rule)
-        _require_pinned("image", self.image)
         for key in ("service_account", "env_config_map", "env_secret", "queue", "priority_class"):
             value = getattr(self, key)
             if value is not None:
-                require(_matches(_NAME, value), key, value, "must be the name of a Kubernetes object")
+                require_object_name(key, value)
         if self.queue and self.workers.autoscaling:
             rule = f"Kueue admits jobs of a fixed size: set workers.minimum = {self.workers.maximum}, too"
             require(False, "queue", self.queue, rule)
 
 
-def _require_pinned(key: str, image: str) -> None:
-    found = _IMAGE.fullmatch(image)
-    rule = "must be name:version or name@sha256:digest, and the version not latest"
-    require(found is not None, key, image, rule)
-    if found is not None:
-        require("@" in image or found["tag"] not in (None, "latest"), key, image, rule)
+@dataclass(frozen=True, kw_only=True)
+class RayJobSpec:
+    """A command to run on a Ray cluster of its own."""
 
+    run_id: str
+    """The pipeline run that the job is a part of: a label value."""
+    step: str
+    """The pipeline step, in a few letters: the name of the job starts with it."""
+    command: tuple[str, ...]
+    """Program and arguments; the program by its absolute path in the image."""
+    image: str
+    """Of all Ray pods, by version or digest."""
+    cluster: RayClusterSettings = RayClusterSettings()
 
-def _require_label_value(key: str, value: str) -> None:
-    rule = "must be a label value: at most 63 letters, digits, '-', '_', '.', the first and last alphanumeric"
-    require(_matches(_LABEL_VALUE, value), key, value, rule)
-
-
-def _matches(pattern: re.Pattern[str], text: str) -> bool:
-    return pattern.fullmatch(text) is not None
+    def __post_init__(self) -> None:
+        require_label_value("run_id", self.run_id)
+        require_step_name("step", self.step)
+        require(bool(self.command), "command", self.command, "must be a program and its arguments")
+        rule = "must be an absolute path: a bare name may resolve outside the image's environment"
+        require(self.command[0].startswith("/"), "command[0]", self.command[0], rule)
+        require_pinned_image("image", self.image)

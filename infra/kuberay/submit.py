@@ -59,15 +59,15 @@ def submit(
             return job
 
 
-def remove(api: KubernetesApi, spec: RayJobSpec, timing: Timing, *, certain: bool, wait: bool) -> None:
-    """Remove the job of `spec`, if there is one; one of another spec with its name stays.
+def remove(api: KubernetesApi, spec: RayJobSpec, timing: Timing, *, uid: str | None, wait: bool) -> None:
+    """Remove the job of `spec`, if there is one; what else has its name stays.
 
     Args:
         api: with the patience that there is.
         spec: of the job.
         timing: how patient to be.
-        certain: whether the job is known to have been created; else a request to create it, whose answer was
-            lost, may yet take effect.
+        uid: of the job, where it is known. Where not, a request to create it, whose answer was lost, may yet
+            take effect.
         wait: whether to wait, for `timing.removal`, until it is gone.
 
     Raises:
@@ -75,10 +75,10 @@ def remove(api: KubernetesApi, spec: RayJobSpec, timing: Timing, *, certain: boo
     """
     name = job_name(spec)
     job = api.job(name)
-    if job is None and not certain:
-        time.sleep(timing.tick)
+    if job is None and uid is None:
+        time.sleep(timing.late)
         job = api.job(name)
-    if job is None or not is_job_of(job, spec):
+    if job is None or not is_job_of(job, spec) or uid not in (None, job["metadata"]["uid"]):
         return
     api.delete_job(name, job["metadata"]["uid"])
     if wait:

@@ -38,5 +38,7 @@ class Timing:
     """Over a deadline that KubeRay keeps, until the client keeps it."""
     log_tail: float = 10.0
     """For the rest of the driver's log after the job's end."""
+    late: float = 2.0
+    """For a request whose answer was lost to take effect."""
     removal: float = 120.0
     """For a deleted job to be gone."""

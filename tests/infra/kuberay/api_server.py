@@ -14,10 +14,12 @@ job), no priority and fairness: 429 comes when a test orders it.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -43,6 +45,10 @@ class Call:
     name: str
     query: dict[str, str] = field(default_factory=dict)
 
+    def is_a(self, kind: str) -> bool:
+        """Whether `kind` is the request's verb, or verb and resource."""
+        return kind in (self.verb, f"{self.verb} {self.resource}")
+
 
 class ApiServer:
     """Start it with `with`; `url` is where it listens."""
@@ -54,10 +60,16 @@ class ApiServer:
         self.logs = Logs(clock)
         self.calls: list[Call] = []
         """All requests, in order."""
+        self.before: dict[int, Callable[[], object]] = {}
+        """What happens just before the request of that number is answered."""
+        self.call_times: list[float] = []
         self.faults: dict[int, Fault] = {}
         """What goes wrong with the request of that number, from 0."""
+        self.fault_of: dict[tuple[str, int], Fault] = {}
+        """As `faults`, by the number among the requests of a kind: `("watch", 0)`, `("get pods/log", 2)`."""
         self.down = threading.Event()
         """While set, every connection is reset."""
+        self.closing = threading.Event()
         self._rules = _rules()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"api": self})
@@ -70,13 +82,20 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closing.set()
         self.clock.close()
         self._http.shutdown()
         self._http.server_close()
 
     def record(self, call: Call) -> Fault | None:
         with self._lock:
+            self.before.get(len(self.calls), _nothing)()
             self.calls.append(call)
+            self.call_times.append(time.monotonic())
+            for kind in (call.verb, f"{call.verb} {call.resource}"):
+                number = sum(one.is_a(kind) for one in self.calls) - 1
+                if (kind, number) in self.fault_of:
+                    return self.fault_of[kind, number]
             return self.faults.get(len(self.calls) - 1)
 
     def authorize(self, token: str, call: Call) -> None:
@@ -88,6 +107,10 @@ class ApiServer:
             raise Refusal(403, "Forbidden", f"{call.resource} is forbidden: the role cannot {call.verb} it")
 
 
+def _nothing() -> None:
+    pass
+
+
 def _rules() -> set[tuple[str, str]]:
     """Resources and verbs that the pipeline's role in k8s/ allows."""
     text = (REPOSITORY / "k8s/base/rbac.yaml").read_text()
@@ -97,6 +120,7 @@ def _rules() -> set[tuple[str, str]]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     api: ApiServer
 
     def do_GET(self) -> None:
@@ -130,8 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         fault = self.api.record(call)
         self._cut_after = fault.cut_after if fault else None
+        if fault and fault.signal:
+            os.kill(os.getpid(), fault.signal)
         if fault and fault.delay:
-            threading.Event().wait(fault.delay)
+            self.api.closing.wait(fault.delay)
+        if fault and fault.forget:
+            self.api.rayjobs.forget()
         if fault and fault.reset == "before":
             return self._reset()
         try:

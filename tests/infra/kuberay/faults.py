@@ -19,17 +19,22 @@ class Fault:
     """Reset the connection before the request takes effect, or after, instead of answering."""
     cut_after: int | None = None
     """Reset the connection after so many bytes of the answer's body."""
+    forget: bool = False
+    """Forget the history of all jobs first: the version of a watch is too old."""
+    signal: int = 0
+    """Sent to this process before anything else happens."""
     delay: float = 0.0
-    """Seconds before anything else happens."""
+    """Seconds before the request is looked at."""
 
 
 def refused(status: int, reason: str, retry_after: str = "") -> Fault:
     return Fault(refusal=Refusal(status, reason, f"ordered by the test: {reason}"), retry_after=retry_after)
 
 
+LOST = "reset after it took effect"
 PASSING = {
     "reset before it takes effect": Fault(reset="before"),
-    "reset after it took effect": Fault(reset="after"),
+    LOST: Fault(reset="after"),
     "answer cut off": Fault(cut_after=40),
     "429": refused(429, "TooManyRequests", retry_after="0"),
     "500": refused(500, "InternalError"),

@@ -12,7 +12,7 @@ from tests.infra.kuberay.api_server import NAMESPACE, ApiServer
 from tests.infra.kuberay.objects import Refusal, Resource, timestamp
 
 FINALIZER = "ray.io/rayjob-finalizer"
-PACE = 0.01
+PACE = 0.005
 """Seconds between changes of a status."""
 
 
@@ -21,8 +21,18 @@ class JobHandle:
 
     def __init__(self, server: ApiServer, name: str) -> None:
         self.server, self.name = server, name
-        self.cluster = f"{name}-{uuid.uuid4().hex[:5]}"
+        self.new_cluster()
+
+    def new_cluster(self) -> None:
+        self.cluster = f"{self.name}-{uuid.uuid4().hex[:5]}"
         self.head = f"{self.cluster}-head-{uuid.uuid4().hex[:5]}"
+
+    def wait_for(self, kind: str, count: int = 1) -> None:
+        """Go on when so many requests of this kind have come, see `Call.is_a`."""
+        end = time.monotonic() + 20
+        while sum(call.is_a(kind) for call in self.server.calls) < count:
+            assert time.monotonic() < end, f"waited in vain for {count} × {kind}"
+            time.sleep(PACE)
 
     @property
     def job(self) -> Resource:
@@ -121,10 +131,22 @@ class Operator:
         """Whether it takes its finalizer off deleted jobs."""
         threading.Thread(target=self._run, daemon=True).start()
 
+    def wait_until_idle(self) -> None:
+        """Wait until all deleted jobs are gone: who cancels does not wait for that."""
+        end = time.monotonic() + 5
+        while self._server.rayjobs.names() and time.monotonic() < end:
+            time.sleep(PACE)
+
     def _run(self) -> None:
-        for kind, job in self._server.rayjobs.watch(0, 3600):
-            if kind == "BOOKMARK":
-                return
+        version = 0
+        while not self._server.closing.is_set():
+            version = self._serve(version)
+
+    def _serve(self, version: int) -> int:
+        """Do what the events after `version` ask for; where to go on."""
+        for kind, job in self._server.rayjobs.watch(version, 3600):
+            if kind in ("BOOKMARK", "ERROR"):
+                return self._server.clock.version
             name, uid = job["metadata"]["name"], job["metadata"]["uid"]
             if kind == "ADDED":
                 self._server.rayjobs.change(name, lambda one: one["metadata"].update(finalizers=[FINALIZER]))
@@ -135,6 +157,7 @@ class Operator:
                 if handle:
                     handle.remove_pods()
                     self._server.rayjobs.change(name, lambda one: one["metadata"].update(finalizers=[]))
+        return version
 
     def _drive(self, handle: JobHandle) -> None:
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
