@@ -138,6 +138,15 @@ class Geometry:
         )
         return depth, height, width
 
+    def original_depth(self, index: int) -> int:
+        """The place along D of the whole canonical scan where the middle of the prepared slice `index` lies.
+
+        Padding beyond the scan counts as its first or last slice.
+        """
+        (start, stop), resampled, size = self.crop[0], self.resampled[0], self.size[0]
+        kept = min(max(index - (size - resampled) // 2, 0), resampled - 1)
+        return start + (2 * kept + 1) * (stop - start) // (2 * resampled)
+
     def to_canonical(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`volume` (X, Y, Z) on the axes (D, H, W); a view."""
         turn = orientations.ornt_transform(self._orientation, orientations.axcodes2ornt(CANONICAL_AXES))

@@ -46,7 +46,7 @@ class CaseSlice:
 
     case_id: str
     slice_number: int
-    """From 1."""
+    """In the scan, from 1."""
     slices: int
     pixel_mm: tuple[float, float]
     """Size of a pixel along columns and rows (x, y)."""
@@ -79,8 +79,8 @@ def cut_slice(
     _, row_mm, column_mm = case.geometry.spacing_mm
     return CaseSlice(
         case_id=case.case_id,
-        slice_number=index + 1,
-        slices=len(planes),
+        slice_number=case.geometry.original_depth(index) + 1,
+        slices=case.geometry.canonical_shape[0],
         pixel_mm=(column_mm, row_mm),
         image=_to_grey(planes[:, 0])[index],
         reference=reference[index],

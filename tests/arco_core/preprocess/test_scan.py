@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -71,6 +72,21 @@ def test_geometry_reports_spacings_and_survives_json() -> None:
     assert geometry.resampled == (10, 38, 40)
     assert geometry.spacing_mm == pytest.approx((8.0, 1.2 * 24 / 38, 0.75))
     assert Geometry.from_json(geometry.to_json()) == geometry
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"image_size": (32, 32)}, list(range(10))),
+        ({"image_size": (16, 32, 32)}, [0, 0, 0, *range(10), 9, 9, 9]),
+        ({"image_size": (32, 32), "crop": "center", "crop_extent_mm": (48.0, 0, 0)}, [2, 3, 4, 5, 6, 7]),
+        ({"image_size": (16, 16, 16), "spacing_mm": (4.0, 1.2, 1.5)}, [i // 2 for i in range(20)]),
+    ],
+    ids=["slices", "padded", "cropped", "resampled"],
+)
+def test_a_prepared_slice_is_found_in_the_scan(settings: dict[str, Any], expected: list[int]) -> None:
+    _, geometry = prepare_image(random_volume(SHAPE), affine_of("LPI"), DataConfig(**settings))
+    assert [geometry.original_depth(index) for index in range(geometry.size[0])] == expected
 
 
 def test_minmax_maps_the_percentiles_and_pads_with_the_darkest_value() -> None:

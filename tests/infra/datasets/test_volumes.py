@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from arco_core.bricks import brick_places
+from arco_core.config import DataConfig
 from arco_core.preprocess import restore_label
 from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
 from infra.datasets.blocks import BlockReader, Patches
@@ -104,6 +106,27 @@ def test_row_groups_know_the_memory_of_their_bricks(volumes: DatasetVersion) -> 
     with BlockReader(volumes, labels=False, seed=0) as reader:
         block = reader.read(groups[0])
     assert isinstance(block, Patches) and groups[0].bytes == block.brick.image.nbytes
+
+
+@pytest.mark.realdata
+def test_real_volumes_return_to_their_voxels(real_data: Path, tmp_path: Path) -> None:
+    """Hippocampus at its own spacing, through bricks: every voxel; at 0.8 mm: none is lost either."""
+    raw = tmp_path / "raw"
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+        for path in sorted((real_data / "Task04_Hippocampus" / part).glob("hippocampus_*.nii.gz"))[:6]:
+            shutil.copy(path, raw / part)
+    shutil.copy(real_data / "Task04_Hippocampus" / "dataset.json", raw)
+    for spacing in ((), (0.8, 0.8, 0.8)):
+        config = DataConfig(name="real", image_size=(16, 32, 16), spacing_mm=spacing)
+        version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+        assert len(version.cases) == 6
+        for case in version.cases:
+            _, label = version.read_case(case.case_id)
+            assert label is not None and case.rows > 1
+            np.testing.assert_array_equal(
+                restore_label(label, case.geometry), version.reference(case.case_id)
+            )
 
 
 def test_a_scan_smaller_than_a_patch_is_padded_with_its_darkest_value(tmp_path: Path) -> None:
