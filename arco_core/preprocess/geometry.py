@@ -96,9 +96,9 @@ class Geometry:
             return sides
         own = self.canonical_spacing_mm
         wanted = own[: 3 - self.image_axes] + config.spacing_mm
-        return _three(
-            tuple(max(1, round(side * old / new)) for side, old, new in zip(sides, own, wanted, strict=True))
-        )
+        exact = (side * old / new for side, old, new in zip(sides, own, wanted, strict=True))
+        # First to four digits: headers hold float32, whose noise must not decide which way a half goes.
+        return _three(tuple(max(1, round(round(voxels, 4))) for voxels in exact))
 
     @property
     def canonical_shape(self) -> Shape:

@@ -5,6 +5,7 @@ Grids are compared by voxel centres: voxel i of n covers [i/n, (i + 1)/n] of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ def resample_linear(volume: npt.NDArray[np.float32], size: Shape) -> npt.NDArray
     """Linear along each axis; where voxels get larger, the filter does too, so that nothing aliases."""
     resized = torch.from_numpy(np.ascontiguousarray(volume))
     if resized.shape[1:] != size[1:]:
-        resized = _bilinear(resized[:, None], size[1:])[:, 0]
+        resized = bilinear(resized[:, None], size[1:])[:, 0]
     if resized.shape[0] != size[0]:
         # torch has no antialiasing filter for three axes; the filter is a product, so depth goes by itself.
         flat = resized.reshape(1, 1, len(resized), -1)
-        resized = _bilinear(flat, (size[0], flat.shape[3])).view(size)
+        resized = bilinear(flat, (size[0], flat.shape[3])).view(size)
     return np.asarray(resized.numpy(), dtype=np.float32)
 
 
@@ -46,14 +47,21 @@ def fit(volume: npt.NDArray[Any], size: Shape, *, fill: float) -> npt.NDArray[An
     if volume.shape == size:
         return volume
     fitted = np.full(size, fill, dtype=volume.dtype)
-    source, target = [], []
-    for old, new in zip(volume.shape, size, strict=True):
-        width, margin = min(old, new), abs(old - new) // 2
-        source.append(slice(margin, margin + width) if old > new else slice(width))
-        target.append(slice(margin, margin + width) if new > old else slice(width))
-    fitted[tuple(target)] = volume[tuple(source)]
+    source, target = shared(volume.shape, size)
+    fitted[target] = volume[source]
     return fitted
 
 
-def _bilinear(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def shared(old: Sequence[int], new: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where the voxels that `fit` keeps lie in an array of the sides `old`, and in one of the sides `new`."""
+    source, target = [], []
+    for before, after in zip(old, new, strict=True):
+        width, margin = min(before, after), abs(before - after) // 2
+        source.append(slice(margin, margin + width) if before > after else slice(width))
+        target.append(slice(margin, margin + width) if after > before else slice(width))
+    return tuple(source), tuple(target)
+
+
+def bilinear(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (B, C, H, W) at another size, as `resample_linear` does it."""
     return functional.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)

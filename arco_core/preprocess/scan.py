@@ -68,8 +68,13 @@ def restore_label(prepared: npt.NDArray[np.uint8], geometry: Geometry) -> npt.ND
             f"{geometry.prepared_shape}"
         )
     fitted = fit(prepared.reshape(geometry.size), geometry.resampled, fill=0)
+    return place_label(resample_nearest(fitted, geometry.cropped_shape), geometry)
+
+
+def place_label(cropped: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """A label map (X, Y, Z) on the scan's own grid from that of its crop, (d, h, w) before resampling."""
     whole = np.zeros(geometry.canonical_shape, np.uint8)
-    whole[_slices(geometry.crop)] = resample_nearest(fitted, geometry.cropped_shape)
+    whole[_slices(geometry.crop)] = cropped
     return np.ascontiguousarray(geometry.from_canonical(whole))
 
 

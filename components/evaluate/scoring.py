@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from arco_core.config import DataConfig
 from arco_core.dice import confusion_matrix
 from arco_core.errors import DataError
-from arco_core.inference import segment_prepared
+from arco_core.inference import segment_scan
 from arco_core.metrics import TOLERANCE_MM, ClassScore, Convention, score_case
-from arco_core.preprocess import restore_label
+from arco_core.preprocess import prepare_label
 from components.evaluate.slices import DrawnBy, SliceWriter, cut_slice
 from components.model_ref import ModelRef
 from infra.datasets import CaseEntry, DatasetVersion
@@ -40,10 +41,12 @@ class TrainedModel:
     checkpoints: tuple[CheckpointName, ...] = ("last",)
     """Which of its training's checkpoints it is: the last, the best on validation, or both."""
 
-    def segment(self, images: npt.NDArray[np.float32], image_size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """Class indices (N, *S) of slices or volumes (N, C, *S), prepared for `image_size`."""
-        device = next(self.network.parameters()).device
-        return segment_prepared(self.network, images, image_size, self.job.settings.inference, device=device)
+    def segment(
+        self, images: npt.NDArray[np.float32], case: CaseEntry, data: DataConfig
+    ) -> npt.NDArray[np.uint8]:
+        """Class indices (X, Y, Z) of `case` on its own grid, from its prepared `images` (N, C, *S)."""
+        device, inference = next(self.network.parameters()).device, self.job.settings.inference
+        return segment_scan(self.network, images, case.geometry, data.image_size, inference, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +159,9 @@ def score_models(
                 )
             drawn: dict[DrawnBy, npt.NDArray[np.uint8]] = {}
             for model in models:
-                prediction = model.segment(images, version.data_config.image_size)
+                mask = model.segment(images, case, version.data_config)
                 if "last" in model.checkpoints:
-                    drawn[model.ref.method, model.ref.seed] = prediction
-                mask = restore_label(prediction, case.geometry)
+                    drawn[model.ref.method, model.ref.seed] = prepare_label(mask, case.geometry)
                 found = score_case(
                     mask, reference, case.geometry.voxel_spacing_mm, classes,
                     convention=convention, tolerance_mm=tolerance_mm,

@@ -19,8 +19,7 @@ from torch import nn
 from arco_core.config import InferenceConfig
 from arco_core.dice import volume_dice
 from arco_core.errors import DataError
-from arco_core.inference import segment_prepared
-from arco_core.preprocess import restore_label
+from arco_core.inference import segment_scan
 from infra.datasets import CaseEntry, DatasetVersion
 from infra.training.metrics_log import VALIDATION, Line
 
@@ -114,12 +113,11 @@ class Validator:
         """Case id, Dice of each foreground class, and the classes that were predicted."""
         images, reference = self._read(case)
         image_size = self._version.data_config.image_size
-        prediction = segment_prepared(
-            network, images.astype(np.float32), image_size, self._inference, device=device
+        mask = segment_scan(
+            network, images.astype(np.float32), case.geometry, image_size, self._inference, device=device
         )
-        found = set(np.unique(prediction).tolist())
-        prediction = restore_label(prediction, case.geometry)
-        return case.case_id, volume_dice(prediction, reference, len(self._version.classes)), found
+        dice = volume_dice(mask, reference, len(self._version.classes))
+        return case.case_id, dice, set(np.unique(mask).tolist())
 
     def _read(self, case: CaseEntry) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
         if case.case_id in self._cache:

@@ -14,13 +14,13 @@ from arco_core.errors import DataError
 from arco_core.inference import (
     predict_slices,
     predict_windows,
-    segment_prepared,
-    segment_slices,
+    segment_scan,
     segment_volume,
 )
 from arco_core.model_package import PublishedModel
 from arco_core.networks import build_network
 from arco_core.networks.unet import UNet
+from arco_core.preprocess import prepare_image, restore_label
 
 
 class Bands(nn.Module):
@@ -69,12 +69,11 @@ def test_probabilities_are_the_networks_softmax_in_evaluation_mode() -> None:
     with torch.inference_mode():
         whole = network.eval()(torch.from_numpy(slices)).softmax(1).numpy()
     np.testing.assert_allclose(probabilities, whole, atol=1e-6)
-    assert np.array_equal(segment_slices(network, slices, batch=3), whole.argmax(1))
 
 
 def test_a_batch_is_never_larger_than_asked() -> None:
     network = Bands()
-    segment_slices(network, np.zeros((7, 1, 16, 16), np.float32), batch=3)
+    predict_slices(network, np.zeros((7, 1, 16, 16), np.float32), batch=3)
     assert network.batches == [3, 3, 1]
 
 
@@ -213,8 +212,51 @@ def test_mask_of_a_3d_model_lies_on_the_scans_own_grid(
     np.testing.assert_array_equal(mask, expected(volume))
 
 
-def test_several_volumes_are_segmented_one_by_one() -> None:
-    images = np.random.default_rng(0).uniform(0, 1, (2, 1, 20, 32, 16)).astype(np.float32)
-    masks = segment_prepared(Bands(), images, PATCH, InferenceConfig())
-    assert masks.shape == (2, 20, 32, 16)
-    np.testing.assert_array_equal(masks, (images[:, 0] > 0.25) + (images[:, 0] > 0.75).astype(int))
+def ball(shape: tuple[int, ...], radius: float) -> np.ndarray:
+    """A smooth bright ball around the middle: 500 on its surface, so that class 1 begins there."""
+    middle = [(side - 1) / 2 for side in shape]
+    distance = np.sqrt(sum((x - m) ** 2 for x, m in zip(np.indices(shape), middle, strict=True)))
+    return np.clip(500 + 100 * (radius - distance), 0, 1000).astype(np.float32)
+
+
+class Half(nn.Module):
+    """Class 1 with the probability that the intensity is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = x[:, 0].clamp(1e-6, 1 - 1e-6)
+        return torch.stack([(1 - value).log(), value.log()], dim=1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_size": (32, 32), "fit": "resize"},
+        {"image_size": (32, 16), "spacing_mm": (2.0, 2.0)},
+        {"image_size": (16, 16, 16), "spacing_mm": (1.7, 2.0, 2.0)},
+        {"image_size": (16, 16, 16), "spacing_mm": (2.0, 1.0, 1.5), "crop": "nonzero"},
+    ],
+    ids=["resized", "resampled and cropped", "volume", "cropped volume"],
+)
+def test_probabilities_are_resampled_to_the_scans_grid_not_labels(settings: dict[str, Any]) -> None:
+    """What the network knows of the border survives: nearest neighbour would leave steps of two voxels."""
+    volume = ball((52, 60, 40), 13.3)
+    config = DataConfig(percentiles=(0.0, 100.0), **settings)
+    images, geometry = prepare_image(volume, np.diag([-1.0, 1, 1, 1]), config)
+    mask = segment_scan(Half(), images, geometry, config.image_size, InferenceConfig())
+    reference = volume > 500
+    dice = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
+    with torch.inference_mode():
+        labels = np.stack([Half()(torch.from_numpy(image)[None])[0].argmax(0).numpy() for image in images])
+    nearest = restore_label(labels.astype(np.uint8), geometry)
+    dice_nearest = 2 * (nearest & reference).sum() / (nearest.sum() + reference.sum())
+    assert mask.shape == volume.shape and mask.dtype == np.uint8
+    assert dice > 0.985 and dice > dice_nearest + 0.01
+
+
+def test_images_of_another_scan_are_refused() -> None:
+    _, geometry = prepare_image(scan(), np.eye(4), DataConfig(image_size=(32, 32)))
+    images = np.zeros((6, 1, 32, 32), np.float32)
+    with pytest.raises(
+        DataError, match=r"\(6, 1, 32, 32\) do not belong to a scan prepared as \(7, 32, 32\)"
+    ):
+        segment_scan(Bands(), images, geometry, (32, 32), InferenceConfig())

@@ -53,10 +53,10 @@ def test_by_default_there_are_ten(tiny_dataset: str, tmp_path: Path) -> None:
 def test_it_is_the_score_of_the_evaluation(tiny_dataset: str, validated: StageResult) -> None:
     version = DatasetVersion.open(tiny_dataset)
     network, job = load_network(validated.checkpoint_url)
-    model = TrainedModel(ref=ModelRef(method="a", seed=0, checkpoint=""), network=network, job=job)
+    model = TrainedModel(ref=ModelRef(method="a", seed=0, checkpoint=""), network=network, job=job, step=10)
     scores = score_models(version, [model], "validation", convention="arco")
     for name in version.classes[1:]:
-        expected = [s.score.dice for s in scores if s.score.class_name == name]
+        expected = [s.score.dice for s in scores.cases if s.score.class_name == name]
         mean = sum(expected) / len(expected)
         assert validated.final[f"validation/dice/{name}"] == pytest.approx(mean, abs=1e-6)
 

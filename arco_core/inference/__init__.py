@@ -1,0 +1,18 @@
+"""From a scan to a mask: through the network as slices or windows, and back to the scan's own grid."""
+
+from arco_core.inference.masks import segment_scan, segment_volume
+from arco_core.inference.probabilities import (
+    PATCHES_PER_BATCH,
+    SLICES_PER_BATCH,
+    predict_slices,
+    predict_windows,
+)
+
+__all__ = [
+    "PATCHES_PER_BATCH",
+    "SLICES_PER_BATCH",
+    "predict_slices",
+    "predict_windows",
+    "segment_scan",
+    "segment_volume",
+]

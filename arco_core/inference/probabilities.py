@@ -1,0 +1,99 @@
+"""Class probabilities of prepared slices and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from arco_core.errors import DataError
+
+SLICES_PER_BATCH = 16
+PATCHES_PER_BATCH = 2
+
+
+def predict_slices(
+    network: nn.Module,
+    slices: npt.NDArray[np.float32],
+    *,
+    batch: int = SLICES_PER_BATCH,
+    device: torch.device | str = "cpu",
+) -> npt.NDArray[np.float32]:
+    """Class probabilities (S, K, H, W) of slices (S, C, H, W), in evaluation mode, without gradients.
+
+    The network must be on `device`; its training mode is put back afterwards.
+
+    Raises:
+        DataError: `slices` is empty or not four-dimensional.
+    """
+    batches = slice_probabilities(network, slices, batch=batch, device=device)
+    return np.concatenate([p.cpu().numpy() for p in batches])
+
+
+def slice_probabilities(
+    network: nn.Module,
+    slices: npt.NDArray[np.float32],
+    *,
+    batch: int = SLICES_PER_BATCH,
+    device: torch.device | str = "cpu",
+) -> Iterator[torch.Tensor]:
+    """As `predict_slices`, a batch (<= batch, K, H, W) at a time, left on `device`."""
+    if slices.ndim != 4 or len(slices) == 0:
+        raise DataError(
+            f"slices of shape {slices.shape}: must be (slices, channels, H, W), at least one slice."
+        )
+    with _evaluating(network), torch.inference_mode():
+        for start in range(0, len(slices), batch):
+            part = np.ascontiguousarray(slices[start : start + batch], np.float32)
+            yield network(torch.from_numpy(part).to(device)).softmax(dim=1)
+
+
+def predict_windows(
+    network: nn.Module,
+    volume: npt.NDArray[np.float32],
+    patch: Sequence[int],
+    *,
+    overlap: float,
+    batch: int = PATCHES_PER_BATCH,
+    device: torch.device | str = "cpu",
+) -> npt.NDArray[np.float32]:
+    """Class probabilities (K, D, H, W) of a volume (C, D, H, W), in evaluation mode, without gradients.
+
+    Windows of `patch` overlap by the share `overlap` of their sides; where they do, probabilities are
+    averaged with Gaussian weights around each window's centre (standard deviation an eighth of the side),
+    as in nnU-Net (Isensee et al., Nature Methods 2021). Only `batch` windows at a time are on `device`.
+
+    Raises:
+        DataError: `volume` is not four-dimensional, or smaller than a patch.
+    """
+    if volume.ndim != 4 or any(side < least for side, least in zip(volume.shape[1:], patch, strict=True)):
+        raise DataError(
+            f"a volume of shape {volume.shape}: must be (channels, D, H, W), no side below {tuple(patch)}."
+        )
+    with _evaluating(network), torch.inference_mode():
+        probabilities = sliding_window_inference(
+            torch.from_numpy(np.ascontiguousarray(volume, np.float32))[None],
+            tuple(patch),
+            batch,
+            lambda windows: network(windows).softmax(dim=1),
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
+            device="cpu",
+        )
+    return np.asarray(probabilities[0].numpy(), dtype=np.float32)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
