@@ -16,6 +16,10 @@ from arco_core.config import load
 from infra.datasets import prepare_dataset
 from infra.ray_session import shared_ray
 from infra.storage import Store
+from tests.s3_servers import aws as aws
+from tests.s3_servers import moto_server as moto_server
+from tests.s3_servers import real_aws as real_aws
+from tests.s3_servers import real_s3_server as real_s3_server
 
 torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
 

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-import io
+import os
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import boto3
 from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from arco_core.errors import StoreError
 from infra.storage.backend import ObjectInfo
-from infra.storage.errors import AlreadyExists, NotFound
+from infra.storage.errors import AlreadyExists, NotFound, Unavailable
+from infra.storage.range_reader import RangeReader
+from infra.storage.s3_errors import BROKEN_BODY, store_error
 
-_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
-_TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-_SETTINGS = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60)
+SETTINGS = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
+"""The client asks again by itself, over some seconds, where a request fails or is not answered."""
+TRANSFER = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=16 * 2**20, max_concurrency=4)
+PAUSES_S = (0.2, 1.0, 5.0)
+"""Between attempts that the client does not make: after an answer that broke off, or a conditional PUT."""
+_WRITER = "arco-writer"
+"""Metadata that tells this writer's object from another's."""
 _session_lock = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _client(settings: Config, environment: tuple[tuple[str, str], ...]) -> Any:
+    """One client for all stores of a process: making one takes longer than many requests.
+
+    `environment` is what boto3 reads, and tells clients apart.
+    """
+    return boto3.session.Session().client("s3", config=settings)
 
 
 class S3Backend:
@@ -40,7 +57,8 @@ class S3Backend:
     def client(self) -> Any:
         """The boto3 client; safe to share among threads."""
         with _session_lock:  # boto3 builds clients from shared state
-            return boto3.session.Session().client("s3", config=_SETTINGS)
+            environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+            return _client(SETTINGS, tuple(sorted(environment.items())))
 
     def exists(self, key: str) -> bool:
         """See `Backend`."""
@@ -53,8 +71,7 @@ class S3Backend:
 
     def read_bytes(self, key: str) -> bytes:
         """See `Backend`."""
-        with self._errors("read", key):
-            return bytes(self.client.get_object(**self._object(key))["Body"].read())
+        return self._read(key)
 
     def write_bytes(self, key: str, data: bytes) -> None:
         """See `Backend`: S3 shows an object when all of it has arrived."""
@@ -63,18 +80,45 @@ class S3Backend:
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """See `Backend`: a conditional PUT, which holds on every server (multipart ones do not)."""
-        with self._errors("write", key):
-            self.client.put_object(**self._object(key), Body=data, IfNoneMatch="*")
+        writer = uuid.uuid4().hex
+        for pause in (*PAUSES_S, None):
+            try:
+                with self._errors("write", key):
+                    self.client.put_object(
+                        **self._object(key), Body=data, IfNoneMatch="*", Metadata={_WRITER: writer}
+                    )
+                return
+            except (AlreadyExists, Unavailable) as error:
+                # A request whose answer is lost is repeated, and then refused because of itself.
+                if self._writer(key) == writer:
+                    return
+                if pause is None or isinstance(error, AlreadyExists):
+                    raise
+                time.sleep(pause)
+
+    def _writer(self, key: str) -> str | None:
+        """Who created the object by `put_if_absent`, or none."""
+        try:
+            with self._errors("read", key):
+                found = self.client.head_object(**self._object(key))["Metadata"].get(_WRITER)
+        except NotFound:
+            return None
+        return None if found is None else str(found)
 
     def upload_file(self, local: Path, key: str) -> None:
         """See `Backend`: in parts where the file is large."""
         with self._errors("write", key):
-            self.client.upload_file(str(local), self.bucket, self._object(key)["Key"])
+            self.client.upload_file(str(local), self.bucket, self._object(key)["Key"], Config=TRANSFER)
 
     def download_file(self, key: str, local: Path) -> None:
         """See `Backend`."""
         with self._errors("read", key):
-            self.client.download_file(self.bucket, self._object(key)["Key"], str(local))
+            size = int(self.client.head_object(**self._object(key))["ContentLength"])
+            self.client.download_file(self.bucket, self._object(key)["Key"], str(local), Config=TRANSFER)
+        if local.stat().st_size != size:
+            raise Unavailable(
+                f"cannot read {self._url(key)}: {local.stat().st_size} bytes came, it has {size}; run again"
+            )
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
@@ -131,20 +175,31 @@ class S3Backend:
             self.client.delete_object(**self._object(key))
 
     def open_input(self, key: str) -> BinaryIO:
-        """See `Backend`: each read is one ranged GET."""
+        """See `Backend`: each read is one ranged GET, of the object as it was when it was opened."""
         with self._errors("read", key):
-            size = int(self.client.head_object(**self._object(key))["ContentLength"])
-        return cast(BinaryIO, _RangeReader(self, key, size))
+            head = self.client.head_object(**self._object(key))
+        size, tag = int(head["ContentLength"]), str(head["ETag"])
+        return cast(BinaryIO, RangeReader(partial(self.read_range, key, tag=tag), size, self._url(key)))
 
     def local_path(self, key: str) -> Path | None:
         """See `Backend`."""
         return None
 
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop`, exclusive."""
+    def read_range(self, key: str, start: int, stop: int, *, tag: str | None = None) -> bytes:
+        """Bytes `start` to `stop`, exclusive, of the object that has the ETag `tag`."""
+        condition = {} if tag is None else {"IfMatch": tag}
+        return self._read(key, Range=f"bytes={start}-{stop - 1}", **condition)
+
+    def _read(self, key: str, **options: str) -> bytes:
+        """The body of a GET, whole: as long as the server said. Asked for again where it breaks off."""
         with self._errors("read", key):
-            response = self.client.get_object(**self._object(key), Range=f"bytes={start}-{stop - 1}")
-            return bytes(response["Body"].read())
+            for pause in PAUSES_S:
+                body = self.client.get_object(**self._object(key), **options)["Body"]
+                try:
+                    return bytes(body.read())
+                except BROKEN_BODY:
+                    time.sleep(pause)
+            return bytes(self.client.get_object(**self._object(key), **options)["Body"].read())
 
     def _object(self, key: str) -> dict[str, str]:
         parts = [part for part in (self.prefix, key) if part]
@@ -157,60 +212,12 @@ class S3Backend:
     def _relative(self, key: str) -> str:
         return key[len(self.prefix) + 1 :] if self.prefix else key
 
+    def _url(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._object(key)['Key']}"
+
     @contextmanager
     def _errors(self, action: str, key: str) -> Iterator[None]:
-        url = f"s3://{self.bucket}/{self._object(key)['Key']}"
         try:
             yield
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING:
-                raise NotFound(f"{url} does not exist") from error
-            if code in _TAKEN:
-                raise AlreadyExists(f"{url} exists already and was left as it is") from error
-            raise self._failure(action, url, error) from error
-        except (BotoCoreError, Boto3Error, OSError) as error:
-            raise self._failure(action, url, error) from error
-
-    def _failure(self, action: str, url: str, error: Exception) -> StoreError:
-        return StoreError(
-            f"cannot {action} {url}: {error}; check the bucket, its policy, and the AWS environment "
-            "(AWS_ENDPOINT_URL, AWS_REGION and credentials)"
-        )
-
-
-class _RangeReader(io.RawIOBase):
-    """A seekable view of one object."""
-
-    def __init__(self, backend: S3Backend, key: str, size: int) -> None:
-        super().__init__()
-        self._backend, self._key, self._size, self._position = backend, key, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        stop = min(self._position + len(view), self._size)
-        if stop <= self._position:
-            return 0
-        data = self._backend.read_range(self._key, self._position, stop)
-        if len(data) != stop - self._position:
-            raise StoreError(
-                f"s3://{self._backend.bucket}/{self._key}: {len(data)} bytes came where "
-                f"{stop - self._position} were asked for: the object changed while it was read"
-            )
-        view[: len(data)] = data
-        self._position = stop
-        return len(data)
+        except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
+            raise store_error(action, self._url(key), error) from error

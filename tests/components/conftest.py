@@ -9,8 +9,6 @@ import pytest
 
 from components.model_ref import ModelRef
 from infra.training.in_process import run_in_process
-from tests.infra.conftest import aws as aws  # these tests need S3 too
-from tests.infra.conftest import s3_endpoint as s3_endpoint
 from tests.infra.training.jobs import make_job
 
 

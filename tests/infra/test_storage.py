@@ -15,12 +15,15 @@ import pytest
 from arco_core.errors import StoreError
 from infra.storage import AlreadyExists, NotFound, Store
 
+SERVERS = ("local", pytest.param("aws", marks=pytest.mark.s3), pytest.param("real_aws", marks=pytest.mark.s3))
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+
+@pytest.fixture(params=SERVERS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A folder, moto, and a real S3 server."""
     if request.param == "local":
         return Store(str(tmp_path / "store"))
-    request.getfixturevalue("aws")
+    request.getfixturevalue(request.param)
     return Store(f"s3://arco/{tmp_path.name}")
 
 
