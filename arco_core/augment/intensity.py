@@ -26,11 +26,14 @@ def jitter(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     brightness = uniform(batch, -config.brightness, config.brightness, generator)
     changed = (images - mean) * contrast + mean + brightness * spread
     images = torch.where(chance(batch, config.jitter_probability, generator), changed, images)
-    sigma = uniform((len(images),), 0.15, config.blur_sigma, generator)
-    blurred = blur(images, sigma, radius=max(1, math.ceil(2.6 * config.blur_sigma)))
-    images = torch.where(chance(batch, config.blur_probability, generator), blurred, images)
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images + noise * spread * uniform(batch, 0.0, config.noise, generator)
+    if config.blur_probability:
+        sigma = uniform((len(images),), 0.15, config.blur_sigma, generator)
+        blurred = blur(images, sigma, radius=max(1, math.ceil(2.6 * config.blur_sigma)))
+        images = torch.where(chance(batch, config.blur_probability, generator), blurred, images)
+    if config.noise:
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        images = images + noise * spread * uniform(batch, 0.0, config.noise, generator)
+    return images
 
 
 def blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:

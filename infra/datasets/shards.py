@@ -21,7 +21,7 @@ from infra.storage.retry import retrying
 ROW_GROUP_ROWS = 50
 """Slices of a row group, at most; a brick has one of its own."""
 LZ4_LEVEL = 4
-"""As small as zstd's level 1 on float16 scans, and decoded several times faster (docs/loader.md)."""
+"""As small as zstd's level 1 on float16 scans, and decoded in about half the time (docs/loader.md)."""
 SHARD_BYTES = 128 * 2**20
 """A shard is closed when it has grown past this."""
 
