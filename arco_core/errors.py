@@ -35,7 +35,7 @@ class Diverged(TrainingError):
             f"training diverged: the loss or its gradient is not finite at step {step} ({numbers}); "
             "lower optimizer.lr, or look for scans with extreme intensities"
         )
-        self.step = step
+        self.step, self.values = step, dict(values)
 
 
 class Stopped(Exception):

@@ -11,8 +11,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from infra.pulses import Pulses
+
 News = tuple[int, dict[str, float]]
 """A step that is done, and its metrics."""
+Place = tuple[str, int]
+"""A node's id, and a process there."""
 
 
 class Mailbox:
@@ -23,6 +27,35 @@ class Mailbox:
         self._refusal = self._failure = ""
         self._stop = asyncio.Event()
         self._stopped_at: int | None = None
+        self._warnings: list[str] = []
+        self._pulses = Pulses()
+        self._places: dict[int, Place] = {}
+
+    def enlist(self, rank: int, node: str, process: int) -> None:
+        """Leave where worker `rank` is: the node's id, and the process there."""
+        self._places[rank] = node, process
+
+    def beat(self, rank: int, step: int) -> None:
+        """See `Pulses.beat`."""
+        self._pulses.beat(rank, step)
+
+    def silence(self) -> float:
+        """See `Pulses.silence`."""
+        return self._pulses.silence()
+
+    def tell_silence(self) -> tuple[str, Place | None]:
+        """What `Pulses.tell` gives, and where the worker is of whom nothing was heard for longest."""
+        quietest = self._pulses.quietest()
+        return self._pulses.tell(), None if quietest is None else self._places.get(quietest)
+
+    def warn(self, text: str) -> None:
+        """Leave what somebody should look at."""
+        self._warnings.append(text)
+
+    def take_warnings(self) -> list[str]:
+        """What `warn` left, once."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     def post(self, step: int, metrics: dict[str, float]) -> None:
         """Leave the news of a step; only the last are kept."""

@@ -65,6 +65,8 @@ class Sink(Protocol):
 
     def show(self, event: Event) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -80,8 +82,12 @@ class Lines:
         part = event.done * _LINES // max(event.total, 1)
         if part > self._shown.get(event.title, -1):
             self._shown[event.title] = part
-            self._out.write(event.line() + "\n")
-            self._out.flush()
+            self.warn(event.line())
+
+    def warn(self, text: str) -> None:
+        """Print `text`."""
+        self._out.write(text + "\n")
+        self._out.flush()
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -99,8 +105,12 @@ class Events:
         now = time.monotonic()
         if event.done >= event.total or now - self._last >= _REDRAW_SECONDS:
             self._last = now
-            self._out.write(event.encode() + "\n")
-            self._out.flush()
+            self.warn(event.encode())
+
+    def warn(self, text: str) -> None:
+        """Print `text`, which is no event."""
+        self._out.write(text + "\n")
+        self._out.flush()
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -132,6 +142,10 @@ class Bars:
             self._tasks[event.title],
             completed=event.done, total=event.total, text=event.text, eta=event.eta(),
         )  # fmt: skip
+
+    def warn(self, text: str) -> None:
+        """Print `text` above the bars."""
+        self._rich.console.print(text, style="bold red", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the bars as they are and give the terminal back."""
@@ -174,6 +188,10 @@ class Progress:
     def announce(self, text: str) -> None:
         """Show `text` while nothing is done yet."""
         self._show(0, text, None)
+
+    def warn(self, text: str) -> None:
+        """Show what somebody should look at, to stay."""
+        self._sink.warn(f"warning: {self._title}: {text}")
 
     def update(self, done: int, **metrics: float) -> None:
         """Show that `done` of the total are complete; `metrics` are printed beside."""

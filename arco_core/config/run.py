@@ -28,6 +28,8 @@ class RunConfig:
     checkpoint_every: int = 500
     validate_every: int | None = None
     """Steps between validations: none is a tenth of the stage's steps, 0 is never."""
+    stall_minutes: float = 30.0
+    """A training that takes no step for so long starts again from its last checkpoint; 0 is never."""
     max_failures: int = 3
     """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
 
@@ -52,6 +54,7 @@ class RunConfig:
         require(
             self.checkpoint_every >= 1, "run.checkpoint_every", self.checkpoint_every, "must be at least 1"
         )
+        require(self.stall_minutes >= 0, "run.stall_minutes", self.stall_minutes, "must not be negative")
         every = self.validate_every
         require(every is None or every >= 0, "run.validate_every", every, "must not be negative")
         require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")

@@ -11,7 +11,8 @@ from arco_core.training import Request
 from infra.progress import Progress
 from infra.signals import Interrupted, SignalNote
 from infra.training.stage_job import StageJob, StageResult
-from infra.training.watch import show, tell_what_needs_a_gpu
+from infra.training.stall import StallWatch
+from infra.training.watch import Contact, show, tell_what_needs_a_gpu
 from infra.training.worker import finished, run_worker
 
 
@@ -34,6 +35,7 @@ def run_in_process(job: StageJob) -> StageResult:
     with (
         Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress,
         SignalNote() as note,
+        StallWatch(job.title, config.run.stall_minutes * 60) as stall,
     ):
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
@@ -43,8 +45,9 @@ def run_in_process(job: StageJob) -> StageResult:
         def request() -> Request:
             return Request.GO_ON if note.number is None else Request.STOP
 
+        contact = Contact(report=report, warn=progress.warn, alive=stall.beat, request=request)
         try:
-            run_worker(job, rank=0, world=1, device=device, report=report, request=request)
+            run_worker(job, rank=0, world=1, device=device, contact=contact)
         except Stopped as stopped:
             raise Interrupted(stopped.step, note.number or 0) from stopped
     result = finished(job)

@@ -19,6 +19,7 @@ from infra.ray_session import ray_session
 from infra.signals import Interrupted, SignalNote
 from infra.training.ray_worker import train_function
 from infra.training.stage_job import StageJob, StageResult
+from infra.training.stall import kill_worker, stall_message
 from infra.training.watch import show, tell_what_needs_a_gpu
 from infra.training.worker import finished
 
@@ -100,9 +101,14 @@ class _Fit:
             if news := ray.get(mailbox.take.remote()):
                 note.begin()  # before the first step there is nothing to save: signals act at once
                 show(progress, *news)
+            for warning in ray.get(mailbox.take_warnings.remote()):
+                progress.warn(warning)
+            self._end_stall(mailbox, progress)
             if note.number is not None and not asked:
                 asked = True
                 ray.get(mailbox.stop.remote())
+        for warning in ray.get(mailbox.take_warnings.remote()):
+            progress.warn(warning)
         if refusal := ray.get(mailbox.refusal.remote()):
             raise TrainingError(f"{self._job.title}: {refusal}") from self._error
         if isinstance(self._error, TrainingFailedError):
@@ -113,6 +119,19 @@ class _Fit:
             ) from self._error
         if self._error is not None:
             raise self._error
+
+    def _end_stall(self, mailbox: Any, progress: Progress) -> None:
+        """Where no worker takes a step any more, kill the quietest: all start again from the last checkpoint.
+
+        That is one of the failures which `run.max_failures` allows.
+        """
+        limit = self._job.settings.run.stall_minutes * 60
+        if not limit or ray.get(mailbox.silence.remote()) < limit:
+            return
+        told, quietest = ray.get(mailbox.tell_silence.remote())
+        progress.warn(f"{stall_message(limit, told)}; the first of them is killed")
+        if quietest is not None:
+            kill_worker(*quietest)
 
 
 def _use_gpu(settings: RunSettings) -> bool:

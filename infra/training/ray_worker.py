@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 from arco_core.errors import ArcoError, Stopped, StoreError
 from arco_core.training import Request
 from infra.training.stage_job import StageJob
+from infra.training.watch import Contact
 from infra.training.worker import run_worker
 
 _notice = threading.Event()
@@ -28,17 +30,25 @@ def train_function(arguments: dict[str, Any]) -> None:
         return  # a new start would fail in the same way
     context = get_context()
 
+    rank = context.get_world_rank()
+    mailbox.enlist.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid())
+
     def report(step: int, metrics: Mapping[str, float]) -> None:
         mailbox.post.remote(step, dict(metrics))
 
+    contact = Contact(
+        report=report,
+        warn=mailbox.warn.remote,
+        alive=lambda step: mailbox.beat.remote(rank, step),
+        request=_Requests(mailbox, first=rank == 0),
+    )
     try:
         run_worker(
             StageJob.from_json(arguments["job"]),
-            rank=context.get_world_rank(),
+            rank=rank,
             world=context.get_world_size(),
             device=get_device(),
-            report=report,
-            request=_Requests(mailbox, first=context.get_world_rank() == 0),
+            contact=contact,
         )
     except Stopped as stopped:
         ray.get(mailbox.stopped.remote(stopped.step))

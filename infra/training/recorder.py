@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from arco_core.errors import Diverged, TrainingError
 from arco_core.meter import Values
 from infra.attempts import job_attempt
 from infra.checkpoints import CheckpointStore
@@ -42,21 +43,23 @@ class Recorder:
         self._store = Store(job.run_url)
         self._checkpoints = checkpoints_of(job)
         self._attempt = self._checkpoints.begin_attempt(job_attempt())
-        steps = self._checkpoints.steps()
-        self.resume_step = steps[-1] if steps else None
-        """The step to continue from, or None to begin."""
-        self._views: list[View] = [
-            JsonLines(self._store, f"{job.folder}/{_METRICS}"),
-            TensorBoard(self._store, f"{job.folder}/{_TENSORBOARD}"),
-        ]
 
-    def start(self, state: Mapping[str, Any] | None) -> None:
-        """Take up the metrics, and start the clock, where the checkpoint `state` stopped them."""
-        self._lines = lines_in(state)
+    def last_step(self) -> int | None:
+        """The step to continue from, or None to begin."""
+        steps = self._checkpoints.steps()
+        return steps[-1] if steps else None
+
+    def start(self, step: int, state: Mapping[str, Any] | None, lines: Sequence[Line]) -> None:
+        """Take up the metrics `lines`; start the clock where the checkpoint `state` of `step` stopped it."""
+        self._views: list[View] = [
+            JsonLines(self._store, f"{self._job.folder}/{_METRICS}"),
+            TensorBoard(self._store, f"{self._job.folder}/{_TENSORBOARD}"),
+        ]
+        self._lines = list(lines)
         self._elapsed = float(state["elapsed"]) if state else 0.0
         self._started = time.monotonic()
-        self._show()
-        self._report(self.resume_step or 0, last_values(self._lines))
+        self._show(self._lines)
+        self._report(step, last_values(self._lines))
 
     def log(self, step: int, values: Values) -> None:
         """Log and report the metrics of training."""
@@ -86,7 +89,15 @@ class Recorder:
         best = self._best()
         kept = best.step if best else None
         self._saved = self._checkpoints.save(step, content, self._attempt, keep_step=kept)
-        self._show()
+        self._show(self._lines)
+
+    def show(self, error: TrainingError) -> None:
+        """Show what was logged since the last checkpoint, and what made training end."""
+        lines = list(self._lines)
+        if isinstance(error, Diverged):
+            metrics = flatten(error.values, self._job.classes)
+            lines.append({"step": error.step, **self._times(), **metrics})
+        self._show(lines)
 
     def finish(self) -> None:
         """Write the result."""
@@ -101,13 +112,15 @@ class Recorder:
         self._store.write_bytes(f"{self._job.folder}/{RESULT}", result.to_json().encode())
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
-        times = {"time": round(time.time(), 3), "elapsed": round(self._seconds(), 3)}
-        self._lines.append({"step": step, **times, **metrics})
+        self._lines.append({"step": step, **self._times(), **metrics})
         self._report(step, last_values(self._lines[-2:]))
 
-    def _show(self) -> None:
+    def _times(self) -> dict[str, float]:
+        return {"time": round(time.time(), 3), "elapsed": round(self._seconds(), 3)}
+
+    def _show(self, lines: Sequence[Line]) -> None:
         for view in self._views:
-            view.show(self._lines)
+            view.show(lines)
 
     def _best(self) -> Validation | None:
         return best_of(validations_of(self._lines, self._job.classes))

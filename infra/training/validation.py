@@ -72,6 +72,7 @@ class Validator:
         inference: how volumes are predicted patch by patch.
         rank, world: which of how many workers this is; each segments every `world`-th volume.
         gather: values of all workers, in order of rank.
+        alive: called after every volume.
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class Validator:
         rank: int,
         world: int,
         gather: Callable[[Any], list[Any]],
+        alive: Callable[[], None],
     ) -> None:
-        self._version, self._inference, self._gather = version, inference, gather
+        self._version, self._inference, self._gather, self._alive = version, inference, gather, alive
         cases = annotated_cases(version)
         self.volumes = len(cases)
         self._own = cases[rank::world]
@@ -117,6 +119,7 @@ class Validator:
             network, images.astype(np.float32), case.geometry, image_size, self._inference, device=device
         )
         dice = volume_dice(mask, reference, len(self._version.classes))
+        self._alive()
         return case.case_id, dice, set(np.unique(mask).tolist())
 
     def _read(self, case: CaseEntry) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from arco_core.errors import TrainingError
+from arco_core.errors import Diverged, TrainingError
 from arco_core.meter import Values
 from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
-from arco_core.training import Loop, Request, train
+from arco_core.training import Loop, train
 from infra.checkpoints import read_checkpoint
 from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
 from infra.training.ballot import Ballot
 from infra.training.data_parallel import data_parallel
-from infra.training.feed import open_feed
+from infra.training.examination import Examination
+from infra.training.feed import TrainingFeed, open_feed
+from infra.training.health import ROLLBACK, Collapsed, gone_back_before, rollback_line, rollbacks
 from infra.training.metrics_log import Line
-from infra.training.recorder import RESULT, Recorder, Report, checkpoints_of, lines_in
+from infra.training.recorder import RESULT, Recorder, checkpoints_of, lines_in
 from infra.training.seeds import derived_seed
 from infra.training.stage_job import StageJob, StageResult
-from infra.training.validation import Validator, annotated_cases, best_of, validations_of
+from infra.training.validation import Validator, annotated_cases, validations_of
+from infra.training.watch import Contact, Pulse
 
 
 def finished(job: StageJob) -> StageResult | None:
@@ -39,62 +42,116 @@ def finished(job: StageJob) -> StageResult | None:
     return result if Store(folder).exists(name) else None
 
 
-def run_worker(
-    job: StageJob,
-    *,
-    rank: int,
-    world: int,
-    device: torch.device,
-    report: Report,
-    request: Callable[[], Request],
-) -> None:
+def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, contact: Contact) -> None:
     """Train `job` as worker `rank` of `world`; continues from the last checkpoint where there is one.
 
     With more than one worker, `torch.distributed` is set up already. Rank 0 writes checkpoints, metrics and,
-    at the end, the result into the stage's folder, and calls `report`. `request` is asked after every step
-    what else to do; what one worker is asked to do, all do.
+    at the end, the result into the stage's folder. What one worker is asked to do by `contact`, all do.
+    A training that diverges goes back to its last checkpoint, once (`infra.training.health`).
 
     Raises:
-        TrainingError: the training diverged, or a newer attempt has taken over.
+        TrainingError: the training went wrong for good, or a newer attempt has taken over.
         DataError, StoreError: the dataset or the store cannot be read.
         Stopped: it was asked for; the last step is saved.
     """
-    config = job.settings
-    threads = _threads(config.run.threads_per_worker)
-    with threads, open_feed(job, rank=rank, world=world, device=device) as feed:
-        recorder = Recorder(job, report) if rank == 0 else None
-        resume_step = recorder.resume_step if recorder else None
-        if world > 1:
-            resume_step = collectives.broadcast_object(resume_step)
-        state = checkpoints_of(job).load(resume_step) if resume_step is not None else None
-        stage = build(job, world, device)
-        passes = Passes.on(device, config.run)
-        ballot = Ballot(request) if world > 1 else None
-        validate = _validation(job, stage, recorder, rank, world, lines_in(state))
-        loop = Loop(
-            steps=job.steps,
-            seed=derived_seed(job.seed, job.stage),
-            rank=rank,
-            log_every=config.run.log_every,
-            validate_every=job.validate_every if validate else 0,
-            checkpoint_every=config.run.checkpoint_every,
-            on_log=recorder.log if recorder else _ignore,
-            on_validate=validate or _never,
-            average=collectives.average if world > 1 else _unchanged,
-            on_checkpoint=_on_checkpoint(recorder, world),
-            request=ballot or request,
-            forward=data_parallel(stage, feed, passes) if world > 1 else None,
-            after_step=_synchronise(stage, world),
-            passes=passes,
-            resume=_own_state(state, rank, world, job),
-        )
-        if recorder:
-            recorder.start(state)
-        train(stage, feed, config.optimizer, loop)
+    with _threads(job.settings.run.threads_per_worker):
+        recorder = Recorder(job, contact.report) if rank == 0 else None
+        ballot = Ballot(contact.request) if world > 1 else None
+        worker = _Worker(job, rank, world, device, contact, recorder, ballot)
+        diverged: Diverged | None = None
+        while True:
+            try:
+                worker.train(diverged)
+                break
+            except Diverged as error:
+                worker.end_badly(error)
+                if diverged:
+                    raise gone_back_before(error) from error
+                diverged = error.with_traceback(None)  # or it would hold on to the old stage's memory
+            except Collapsed as error:
+                worker.end_badly(error)
+                raise
         if ballot:
             ballot.close()
         if recorder:
             recorder.finish()
+
+
+@dataclass(frozen=True)
+class _Worker:
+    job: StageJob
+    rank: int
+    world: int
+    device: torch.device
+    contact: Contact
+    recorder: Recorder | None
+    ballot: Ballot | None
+
+    def train(self, diverged: Diverged | None) -> None:
+        """From the last checkpoint to the end; back to it, if training had `diverged` since."""
+        job, world = self.job, self.world
+        step = self.recorder.last_step() if self.recorder else None
+        if world > 1:
+            step = collectives.broadcast_object(step)
+        state = checkpoints_of(job).load(step) if step is not None else None
+        lines = lines_in(state)
+        if diverged:
+            lines.append(rollback_line(step or 0, diverged, lines))
+        with open_feed(job, rank=self.rank, world=world, device=self.device) as feed:
+            stage = build(job, world, self.device)
+            loop = self._loop(stage, feed, lines, state)
+            if self.recorder:
+                self.recorder.start(step or 0, state, lines)
+            if diverged and self.recorder:
+                self.contact.warn(f"{diverged}. Training goes back to step {step or 0}, once")
+            train(stage, feed, job.settings.optimizer, loop)
+
+    def end_badly(self, error: TrainingError) -> None:
+        """Show what was logged since the last checkpoint."""
+        if self.recorder:
+            self.recorder.show(error)
+
+    def _loop(
+        self, stage: Stage, feed: TrainingFeed, lines: Sequence[Line], state: dict[str, Any] | None
+    ) -> Loop:
+        job, run, world = self.job, self.job.settings.run, self.world
+        passes = Passes.on(self.device, run)
+        pulse = Pulse(self.contact.alive, state["step"] if state else 0)
+        examine = self._examination(stage, lines, pulse)
+        return Loop(
+            steps=job.steps,
+            seed=derived_seed(job.seed, job.stage, *[ROLLBACK] * rollbacks(lines)),
+            rank=self.rank,
+            log_every=run.log_every,
+            validate_every=job.validate_every if examine else 0,
+            checkpoint_every=run.checkpoint_every,
+            on_log=self.recorder.log if self.recorder else _ignore,
+            on_validate=examine or _never,
+            average=collectives.average if world > 1 else _unchanged,
+            on_checkpoint=_on_checkpoint(self.recorder, world),
+            request=self.ballot or self.contact.request,
+            forward=data_parallel(stage, feed, passes) if world > 1 else None,
+            after_step=_after_step(stage, world, pulse),
+            passes=passes,
+            resume=_own_state(state, self.rank, world, job),
+        )
+
+    def _examination(self, stage: Stage, lines: Sequence[Line], pulse: Pulse) -> Examination | None:
+        """What is done at validations; None where there is nothing to validate on."""
+        job = self.job
+        version = DatasetVersion.open(job.dataset_url)
+        if not job.validate_every or not annotated_cases(version):
+            return None
+        validator = Validator(
+            version,
+            job.settings.inference,
+            rank=self.rank,
+            world=self.world,
+            gather=collectives.gather_objects if self.world > 1 else _in_list,
+            alive=pulse.beat,
+        )
+        earlier = validations_of(lines, job.classes)
+        return Examination(validator, stage, earlier, self.recorder, self.contact.warn)
 
 
 def build(job: StageJob, world: int, device: torch.device) -> Stage:
@@ -123,36 +180,13 @@ def _on_checkpoint(recorder: Recorder | None, world: int) -> Callable[[int, dict
     return save
 
 
-def _validation(
-    job: StageJob, stage: Stage, recorder: Recorder | None, rank: int, world: int, lines: Sequence[Line]
-) -> Callable[[int], bool] | None:
-    """Validates the student and tells whether it was never better; None where there is nothing to do."""
-    version = DatasetVersion.open(job.dataset_url)
-    if not job.validate_every or not annotated_cases(version):
-        return None
-    gather = collectives.gather_objects if world > 1 else _in_list
-    validator = Validator(version, job.settings.inference, rank=rank, world=world, gather=gather)
-    best = best_of(validations_of(lines, job.classes))
+def _after_step(stage: Stage, world: int, pulse: Pulse) -> Callable[[], None]:
+    def after() -> None:
+        if world > 1:
+            collectives.average_running_statistics(stage.get_submodule("student"))
+        pulse.step()
 
-    def validate(step: int) -> bool:
-        nonlocal best
-        start = time.perf_counter()
-        validation = validator(stage.export(), step)
-        if recorder:
-            recorder.log_validation(validation, time.perf_counter() - start)
-        if best and validation.dice <= best.dice:
-            return False
-        best = validation
-        return True
-
-    return validate
-
-
-def _synchronise(stage: Stage, world: int) -> Callable[[], None]:
-    def average() -> None:
-        collectives.average_running_statistics(stage.get_submodule("student"))
-
-    return average if world > 1 else _nothing
+    return after
 
 
 def _own_state(state: dict[str, Any] | None, rank: int, world: int, job: StageJob) -> dict[str, Any] | None:
@@ -181,10 +215,6 @@ def _unchanged(values: Tensor) -> Tensor:
 
 def _in_list(value: Any) -> list[Any]:
     return [value]
-
-
-def _nothing() -> None:
-    pass
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.console import Console
 
 from infra.progress import Bars, Event, Events, Lines, Progress, default_sink
 
@@ -15,6 +16,9 @@ class Recorded:
 
     def show(self, event: Event) -> None:
         self.events.append(event)
+
+    def warn(self, text: str) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -83,3 +87,10 @@ def test_what_is_shown_depends_on_who_is_watching(monkeypatch: pytest.MonkeyPatc
     assert isinstance(default_sink(), Lines)
     monkeypatch.setenv("ARCO_PROGRESS", "events")
     assert isinstance(default_sink(), Events)
+
+
+def test_a_warning_stays_wherever_progress_is_shown() -> None:
+    out = io.StringIO()
+    for sink in (Lines(out), Events(out), Bars(Console(file=out))):
+        Progress("finetune, seed 0", 10, "steps", sink=sink).warn("lost the class 'ring' [0.1]")
+    assert out.getvalue().splitlines() == ["warning: finetune, seed 0: lost the class 'ring' [0.1]"] * 3

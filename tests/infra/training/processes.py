@@ -23,6 +23,7 @@ from arco_core.training import Request
 from infra.signals import SignalNote
 from infra.storage import Store
 from infra.training import StageJob
+from infra.training.watch import Contact
 from infra.training.worker import run_worker
 
 _LAST_WORDS_SECONDS = 20
@@ -120,8 +121,12 @@ class _Training:
                 rank=rank,
                 world=self.world,
                 device=torch.device("cpu"),
-                report=lambda step, metrics: None,
-                request=lambda: Request.GO_ON if note.number is None else Request.STOP,
+                contact=Contact(
+                    report=lambda step, metrics: None,
+                    warn=print,
+                    alive=lambda step: None,
+                    request=lambda: Request.GO_ON if note.number is None else Request.STOP,
+                ),
             )
 
 

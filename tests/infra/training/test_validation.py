@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,18 @@ def test_workers_share_the_volumes_and_agree(tiny_dataset: str, validated: Stage
     assert len(annotated_cases(version)) == 3
     network, _ = load_network(validated.checkpoint_url)
     parts: list[list[Any]] = []
+
+    def validate(rank: int, world: int, gather: Callable[[Any], list[Any]]) -> Validation:
+        shared = Validator(
+            version, InferenceConfig(), rank=rank, world=world, gather=gather, alive=lambda: None
+        )
+        return shared(network, 1)
+
     for rank in range(2):
-        Validator(
-            version, InferenceConfig(), rank=rank, world=2, gather=lambda own: parts.append(own) or [own]
-        )(network, 1)
+        validate(rank, 2, lambda own: parts.append(own) or [own])
     assert [len(part) for part in parts] == [2, 1]
-    alone = Validator(version, InferenceConfig(), rank=0, world=1, gather=lambda own: [own])(network, 1)
-    together = Validator(version, InferenceConfig(), rank=1, world=2, gather=lambda own: parts)(network, 1)
+    alone = validate(0, 1, lambda own: [own])
+    together = validate(1, 2, lambda own: parts)
     assert alone == together
 
 
