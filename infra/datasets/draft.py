@@ -14,7 +14,7 @@ from infra.datasets.manifest import FORMAT
 from infra.datasets.packing import Failure
 from infra.datasets.readers.base import RawDataset
 from infra.datasets.splits import LabelGroups, Splits, group_labels, split_patients
-from infra.datasets.validate import resolve_classes
+from infra.datasets.validate import check_spacing, resolve_classes
 from infra.datasets.version import DatasetVersion
 from infra.storage import Store
 
@@ -55,9 +55,10 @@ def draft_version(
 def preview(store: Store, dataset: RawDataset, config: DataConfig) -> tuple[Splits, LabelGroups]:
     """Splits and order of labels as a preparation of `dataset` would make them, from names alone.
 
-    Raises `DataError` as the preparation would for its patients and classes.
+    Raises `DataError` as the preparation would for its patients, classes and settings.
     """
     config = replace(config, classes=resolve_classes(config.classes, dataset.classes))
+    check_spacing(config, dataset.spacing_known)
     scans = [
         Scan(
             case_id=case.case_id,

@@ -37,7 +37,7 @@ from infra.datasets.publish import manifest_paths, publish
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.runner import run_tasks
-from infra.datasets.validate import check_sizes, resolve_classes
+from infra.datasets.validate import check_sizes, check_spacing, resolve_classes
 from infra.datasets.version import CaseEntry, DatasetVersion
 from infra.datasets.work import Work
 from infra.storage import ObjectInfo, Store
@@ -141,6 +141,7 @@ def _read(source: Store, config: DataConfig, tell: OnNote) -> _RawScans:
     for note in dataset.notes:
         tell(note)
     config = dataclasses.replace(config, classes=resolve_classes(config.classes, dataset.classes))
+    check_spacing(config, dataset.spacing_known)
     return _RawScans(source=source, dataset=dataset, config=config, files=files)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import aff2axcodes
 
+from arco_core.config import DataConfig
 from arco_core.errors import DataError
 from infra.datasets.readers.base import RawCase
 from infra.datasets.volume import MAX_BYTES, Volume
@@ -123,6 +124,17 @@ def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tupl
             f"{len(described)}: {list(described)}; make them agree, or leave data.classes empty"
         )
     return tuple(configured or described)
+
+
+def check_spacing(config: DataConfig, spacing_known: bool) -> None:
+    """Refuse settings in mm for scans that do not say how large a voxel is."""
+    lengths = {key: getattr(config, key) for key in ("spacing_mm", "crop_extent_mm", "crop_margin_mm")}
+    for key, value in lengths.items():
+        if not spacing_known and np.any(value):
+            raise DataError(
+                f"data.{key} = {value}: the scans do not say how large a voxel is, and nothing can be measured"
+                " in mm; leave the setting out, or prepare files that have a voxel size"
+            )
 
 
 def _listed(values: npt.NDArray[np.generic], limit: int = 5) -> str:

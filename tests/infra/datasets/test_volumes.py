@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 
 from arco_core.bricks import brick_places
-from arco_core.config import DataConfig
+from arco_core.config import DataConfig, load
+from arco_core.errors import DataError
 from arco_core.preprocess import restore_label
 from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
 from infra.datasets.blocks import BlockReader, Patches
+from infra.datasets.draft import preview
+from infra.datasets.readers.detect import read_raw
 from infra.datasets.row_groups import row_groups_of
 from infra.storage import Store
 from tests.conftest import write_msd_folder
 
 from .conftest import TINY
+from .test_reader_formats import write_la_hdf5
 
 PATCH = (16, 16, 16)
 PATIENTS = [f"case_{n:03d}" for n in range(6)]
@@ -106,6 +110,37 @@ def test_row_groups_know_the_memory_of_their_bricks(volumes: DatasetVersion) -> 
     with BlockReader(volumes, labels=False, seed=0) as reader:
         block = reader.read(groups[0])
     assert isinstance(block, Patches) and groups[0].bytes == block.brick.image.nbytes
+
+
+def test_left_atrium_files_become_patches_by_their_preset(tmp_path: Path) -> None:
+    raw = write_la_hdf5(tmp_path / "LA")
+    config = load(preset="la", overrides=["data.image_size=[16,16,16]"]).data
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+    assert version.is_volumetric and version.classes == ("background", "left atrium")
+    for case in version.cases:
+        image, label = version.read_case(case.case_id)
+        inside = np.ones(image.shape[2:], bool)
+        for axis, (size, side) in enumerate(zip(case.geometry.size, case.geometry.resampled, strict=True)):
+            margin = (size - side) // 2
+            inside &= (np.arange(size) >= margin).reshape([-1 if a == axis else 1 for a in range(3)])
+            inside &= (np.arange(size) < margin + side).reshape([-1 if a == axis else 1 for a in range(3)])
+        assert image[0, 0][inside].mean() == pytest.approx(0, abs=2e-3)
+        assert image[0, 0][inside].std() == pytest.approx(1, abs=2e-3)
+        assert label is not None and label[0][inside].any() and not label[0][~inside].any()
+
+
+@pytest.mark.parametrize(
+    "setting", ["data.spacing_mm=[1.0,1.0,1.0]", "data.crop_margin_mm=5", "data.crop_extent_mm=[0,50,50]"]
+)
+def test_millimetres_need_a_voxel_size(tmp_path: Path, setting: str) -> None:
+    crop = {"data.crop_margin_mm": "body", "data.crop_extent_mm": "center"}.get(setting.partition("=")[0])
+    overrides = ["data.image_size=[16,16,16]", setting, f"data.crop={crop or 'none'}"]
+    raw, store = write_la_hdf5(tmp_path / "LA"), Store(str(tmp_path / "store"))
+    config = load(preset="la", overrides=overrides).data
+    with pytest.raises(DataError, match=rf"{setting.partition('=')[0]} = .*do not say how large a voxel is"):
+        prepare_dataset(str(raw), store, config, use_ray=False)
+    with pytest.raises(DataError, match="nothing can be measured in mm"):
+        preview(store, read_raw(Store(str(raw))), config)
 
 
 @pytest.mark.realdata
