@@ -132,8 +132,8 @@ def check_spacing(config: DataConfig, spacing_known: bool) -> None:
     for key, value in lengths.items():
         if not spacing_known and np.any(value):
             raise DataError(
-                f"data.{key} = {value}: the scans do not say how large a voxel is, and nothing can be measured"
-                " in mm; leave the setting out, or prepare files that have a voxel size"
+                f"data.{key} = {value}: the scans do not say how large a voxel is, and nothing can be "
+                "measured in mm; leave the setting out, or prepare files that have a voxel size"
             )
 
 
