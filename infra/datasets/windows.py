@@ -13,8 +13,8 @@ import numpy.typing as npt
 from infra.datasets.blocks import OPEN_SHARDS, Block, BlockReader
 from infra.datasets.row_groups import RowGroup
 
-WINDOW_BYTES = 192 * 2**20
-"""Decoded row groups that are shuffled together: about a thousand slices of 256 x 256. Two windows are in
+WINDOW_BYTES = 256 * 2**20
+"""Decoded row groups that are shuffled together: over a thousand slices of 256 x 256. Two windows are in
 memory at a time."""
 
 

@@ -55,6 +55,24 @@ def test_seeds_draw_in_different_orders(tiny_dataset: str, tmp_path: Path) -> No
     assert not torch.equal(first, other)
 
 
+def test_workers_read_parts_of_a_large_pool(
+    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too large to be kept in memory: each worker has samples of its own, together they have all."""
+    monkeypatch.setattr("infra.training.feed.CACHE_BYTES", 0)
+    job = make_job(tiny_dataset, tmp_path, settings=["run.workers=2"])
+    parts: list[set[bytes]] = []
+    for rank in (0, 1):
+        with open_feed(job, rank=rank, world=2) as drawn:
+            batches = [drawn.next()["unlabeled_image"] for _ in range(40)]
+        parts.append({image.numpy().tobytes() for batch in batches for image in batch})
+    version = DatasetVersion.open(tiny_dataset)
+    others = set(version.patients("train")) - set(job.labeled_patients)
+    slices = sum(case.rows for case in version.cases if case.patient_id in others)
+    assert not parts[0] & parts[1]
+    assert len(parts[0]) == len(parts[1]) == slices // 2
+
+
 @pytest.mark.parametrize("cache", [True, False], ids=["memory", "windows"])
 def test_a_feed_resumes_after_the_last_batch_it_gave(tiny_dataset: str, cache: bool) -> None:
     """The batch that is drawn ahead does not count."""

@@ -64,11 +64,24 @@ def test_a_finished_stage_is_not_trained_again(
     assert run_stage(dataclasses.replace(job), "in-process") == result
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune", "supervised"])
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize(
+    ("stage", "stop", "cached"),
+    [
+        ("pretrain", 1, True),
+        ("pretrain", 3, True),
+        ("finetune", 1, True),
+        ("finetune", 3, True),
+        ("finetune", 3, False),
+        ("supervised", 1, True),
+        ("supervised", 3, True),
+    ],
+)
 def test_an_interrupted_stage_ends_as_if_it_had_not_been(
-    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any, stop: int
+    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any, stop: int, cached: bool
 ) -> None:
+    """Also where the pools are read while they are used, because they do not fit into memory."""
+    if not cached:
+        monkeypatch.setattr("infra.training.feed.CACHE_BYTES", 0)
     undisturbed = run_in_process(make_job(tiny_dataset, tmp_path / "undisturbed", stage))
     job = make_job(tiny_dataset, tmp_path / "interrupted", stage)
     log = Recorder.log
