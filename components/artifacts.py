@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from components.model_ref import ModelRef
+import numpy as np
+
+from components.model_ref import BASELINE, ModelRef
 from infra.storage import Store
 
 if TYPE_CHECKING:
     from components.evaluate.step import EvaluationResult
+
+
+_LOGGED = ("dice", "surface_dice", "asd_mm", "hd95_mm")
 
 
 class Artifact(Protocol):
@@ -28,8 +33,20 @@ class Artifact(Protocol):
 class MetricsArtifact(Protocol):
     """What this module needs of `kfp.dsl.Metrics`."""
 
+    path: str
+
     def log_metric(self, metric: str, value: float) -> None:
         """Show `value` beside the run."""
+        ...
+
+
+class ConfusionArtifact(Protocol):
+    """What this module needs of `kfp.dsl.ClassificationMetrics`."""
+
+    path: str
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Show a confusion matrix beside the run; a row of `matrix` is a true class."""
         ...
 
 
@@ -57,14 +74,31 @@ def read_models(artifacts: Sequence[Artifact]) -> list[ModelRef]:
 
 
 def write_evaluation(
-    result: EvaluationResult, *, summary: Artifact, metrics: MetricsArtifact, report: Artifact
+    result: EvaluationResult,
+    *,
+    summary: Artifact,
+    metrics: MetricsArtifact,
+    confusion: ConfusionArtifact,
+    report: Artifact,
 ) -> None:
-    """Refer to the summary, log each method's scores, and copy the report, which Kubeflow shows itself."""
+    """Refer to the summary, log scores and a confusion, and copy the report: Kubeflow shows those itself.
+
+    The confusion is that of the first method that is not the baseline, in voxels over all cases and seeds.
+    Kubeflow reuses a step from its cache only if every output has a file, so metrics get one, too.
+    """
     write_reference(summary, result.summary_url)
+    logged: dict[str, float | None] = {}
     for method, scores in result.summary["methods"].items():
-        for name in ("dice", "asd_mm", "hd95_mm"):
-            if scores[name]["mean"] is not None:
-                metrics.log_metric(f"{method} {name}", scores[name]["mean"])
+        logged |= {f"{method} {name}": scores[name]["mean"] for name in _LOGGED}
+        logged |= {f"{method} {name}": float(scores[name]) for name in ("missing", "spurious")}
+    present = {name: value for name, value in logged.items() if value is not None}
+    for name, value in present.items():
+        metrics.log_metric(name, value)
+    Path(metrics.path).write_text(json.dumps(present, indent=1))
+    method = next((m for m in result.summary["methods"] if m != BASELINE), BASELINE)
+    matrix = np.sum(list(result.summary["confusion"][method].values()), axis=0).tolist()
+    confusion.log_confusion_matrix(result.summary["classes"], matrix)
+    Path(confusion.path).write_text(json.dumps({"method": method, "matrix": matrix}))
     folder, _, name = result.report_url.rpartition("/")
     Path(report.path).write_bytes(Store(folder).read_bytes(name))
     report.metadata["url"] = result.report_url

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from components.evaluate.case_table import cases_csv, cases_parquet
 from components.evaluate.comparison import Comparison, compare_results
-from components.evaluate.report import amount_title, render_report
-from components.evaluate.results import CASES, CASES_PARQUET, FORMAT, REPORT, read_results
+from components.evaluate.report import REPORT, amount_title, report_files
+from components.evaluate.results import CASES, CASES_PARQUET, FORMAT, read_results
 from components.evaluate.table import results_table
 from infra.storage import Store
 
@@ -48,11 +48,12 @@ def compare(*, runs: Sequence[str], output: str) -> ComparisonResult:
     store = Store(output)
     store.check_writable()
     comparison = compare_results([read_results(url) for url in runs])
-    report = render_report(comparison)
+    report = report_files(comparison)
     scores = [score for amount in comparison.amounts for score in amount.scores]
     store.write_bytes(CASES, cases_csv(scores).encode())
     store.write_bytes(CASES_PARQUET, cases_parquet(scores))
-    store.write_bytes(REPORT, report.encode())
+    for path, data in report.items():
+        store.write_bytes(path, data)
     text = json.dumps(_to_json(comparison), indent=1, ensure_ascii=False)
     store.write_bytes(COMPARISON, (text + "\n").encode())
     return ComparisonResult(

@@ -3,7 +3,7 @@
 from typing import List  # noqa: UP035 - Kubeflow knows lists of artifacts by this name only
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 from components.image import IMAGE
 
@@ -15,6 +15,7 @@ def evaluate(
     supervised: Input[List[Model]],  # noqa: UP006
     summary: Output[Artifact],
     metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
     report: Output[HTML],
     run: str,
     code: str,
@@ -26,4 +27,4 @@ def evaluate(
 
     with exit_on_error():
         result = evaluate(dataset=read_url(dataset), run=run, models=read_models([*arco, *supervised]))
-        write_evaluation(result, summary=summary, metrics=metrics, report=report)
+        write_evaluation(result, summary=summary, metrics=metrics, confusion=confusion, report=report)

@@ -16,7 +16,7 @@ from components.evaluate.slices import CaseSlice, read_slice
 from components.evaluate.training_log import StageLog, logs_from_json, logs_to_json
 from infra.storage import NotFound, Store
 
-SUMMARY, CASES, CASES_PARQUET, REPORT = "summary.json", "cases.csv", "cases.parquet", "report.html"
+SUMMARY, CASES, CASES_PARQUET = "summary.json", "cases.csv", "cases.parquet"
 SLICES, TRAINING, VARIANCE = "slices.parquet", "training.json", "variance.csv"
 
 FORMAT = 2

@@ -9,11 +9,10 @@ from typing import Any
 
 from arco_core.metrics import TOLERANCE_MM, Convention, check_tolerance
 from components.evaluate.comparison import compare_results
-from components.evaluate.report import render_report
+from components.evaluate.report import REPORT, report_files
 from components.evaluate.results import (
     CASES,
     FORMAT,
-    REPORT,
     RunResults,
     read_variance,
     write_results,
@@ -111,9 +110,10 @@ def evaluate(
         slice_of=lambda case_id: read_slice(slices, case_id, store.url),
         variance=read_variance(store),
     )
-    report = render_report(compare_results([results]))
+    report = report_files(compare_results([results]))
     write_results(store, results, slices)
-    store.write_bytes(REPORT, report.encode())
+    for path, data in report.items():
+        store.write_bytes(path, data)
     return EvaluationResult(
         summary_url=write_summary(store, summary),
         cases_url=store.join(CASES),

@@ -16,9 +16,13 @@ class FakeArtifact:
     path: str
     metadata: dict[str, Any] = field(default_factory=dict)
     logged: dict[str, float] = field(default_factory=dict)
+    matrix: tuple[list[str], list[list[int]]] = ([], [])
 
     def log_metric(self, metric: str, value: float) -> None:
         self.logged[metric] = value
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        self.matrix = categories, matrix
 
 
 @pytest.fixture
@@ -41,18 +45,35 @@ def test_models_are_read_back_in_order(tmp_path: Path) -> None:
     assert read_models(artifacts) == models
 
 
-def test_an_evaluation_becomes_scores_and_a_report(tmp_path: Path) -> None:
+def test_an_evaluation_becomes_scores_a_confusion_and_a_report(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<html>")
-    score = {"mean": 0.5}
-    methods = {"arco-sg": {"dice": score, "asd_mm": {"mean": None}, "hd95_mm": score}}
+    score, none = {"mean": 0.5}, {"mean": None}
+    own = {
+        "dice": score,
+        "surface_dice": score,
+        "asd_mm": none,
+        "hd95_mm": score,
+        "missing": 2,
+        "spurious": 0,
+    }
     result = EvaluationResult(
         summary_url=str(tmp_path / "summary.json"),
         cases_url=str(tmp_path / "cases.csv"),
         report_url=str(tmp_path / "report.html"),
-        summary={"methods": methods},
+        summary={
+            "methods": {"supervised": own, "arco-sg": own},
+            "classes": ["background", "ring"],
+            "confusion": {
+                "supervised": {"0": [[9, 9], [9, 9]]},
+                "arco-sg": {"0": [[5, 1], [2, 3]], "1": [[6, 0], [0, 5]]},
+            },
+        },
     )
-    summary, metrics, report = (FakeArtifact(str(tmp_path / name)) for name in ("s", "m", "r"))
-    write_evaluation(result, summary=summary, metrics=metrics, report=report)
+    summary, metrics, confusion, report = (FakeArtifact(str(tmp_path / name)) for name in "smcr")
+    write_evaluation(result, summary=summary, metrics=metrics, confusion=confusion, report=report)
     assert read_url(summary) == result.summary_url
-    assert metrics.logged == {"arco-sg dice": 0.5, "arco-sg hd95_mm": 0.5}
+    expected = {"dice": 0.5, "surface_dice": 0.5, "hd95_mm": 0.5, "missing": 2.0, "spurious": 0.0}
+    assert metrics.logged == {f"{m} {k}": v for m in ("supervised", "arco-sg") for k, v in expected.items()}
+    assert confusion.matrix == (["background", "ring"], [[11, 1], [2, 8]])
     assert Path(report.path).read_text() == "<html>"
+    assert all(Path(artifact.path).stat().st_size for artifact in (metrics, confusion))  # for the cache

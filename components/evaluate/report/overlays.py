@@ -71,18 +71,20 @@ def make_overlays(
         primary: the model that the cases are ranked by.
         classes: number of classes, background included.
     """
+    return [_overlay(slice_of(case_id), shown, rank, classes) for rank, case_id in chosen_cases(primary)]
+
+
+def chosen_cases(primary: Shown) -> list[tuple[str, str]]:
+    """(`Best`, case), (`Median`, case) and (`Worst`, case); fewer where there are fewer cases."""
     ranked = sorted(primary.dice.items(), key=lambda item: (-item[1], item[0]))
     positions = {"Best": 0, "Median": len(ranked) // 2, "Worst": len(ranked) - 1}
     chosen = {ranked[position][0]: rank for rank, position in reversed(positions.items())}
-    return [
-        _overlay(slice_of(case_id), shown, rank, classes)
-        for case_id, rank in sorted(chosen.items(), key=lambda item: list(positions).index(item[1]))
-    ]
+    return [(rank, case) for case, rank in sorted(chosen.items(), key=lambda i: list(positions).index(i[1]))]
 
 
 def _overlay(cut: CaseSlice, shown: Sequence[Shown], rank: str, classes: int) -> Overlay:
     predictions = [cut.predictions[model.method, model.seed] for model in shown]
-    box = _shown(cut.image, [cut.reference, *predictions])
+    box = shown_box(cut.image, [cut.reference, *predictions])
     image = cut.image[box]
     return Overlay(
         rank=rank,
@@ -119,7 +121,7 @@ def _outlines(
     )
 
 
-def _shown(image: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.uint8]]) -> Box:
+def shown_box(image: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.uint8]]) -> Box:
     """The structures and some of the image around them, padding left out, square where there is room."""
     content = _bounds(image > image.min())
     found = _bounds(np.any([mask > 0 for mask in masks], axis=0))

@@ -24,24 +24,17 @@ from components.evaluate.report.overlays import Overlay, make_overlays
 from components.evaluate.report.scores import amount_title
 from components.evaluate.scoring import CaseScore
 from components.evaluate.training_log import STAGES, VALIDATION_DICE, StageLog
-from components.model_ref import BASELINE, method_title
+from components.model_ref import method_title
 
 STAGE_TITLES = {
     "pretrain": "Stage one: pre-training",
     "finetune": "Stage two: fine-tuning",
     "supervised": "Supervised baseline",
 }
-_COLORS = 8
 _STAGE_ONE = "ms"
 """The style of what several methods share."""
 
 ByCase = dict[str, float]
-
-
-def styles_of(methods: Sequence[str]) -> dict[str, str]:
-    """The style sheet's class that gives each method its colour: grey for the baseline."""
-    others = [m for m in methods if m != BASELINE]
-    return {m: "mb" if m == BASELINE else f"m{others.index(m) % _COLORS}" for m in methods}
 
 
 def efficiency(comparison: Comparison, styles: Mapping[str, str]) -> Markup | None:

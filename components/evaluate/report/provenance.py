@@ -15,9 +15,8 @@ _MOST_TILES = 4
 def subtitle(comparison: Comparison) -> str:
     """What was compared on what."""
     common = comparison.common
-    amounts = " and ".join(str(amount.labeled) for amount in comparison.amounts)
-    if len(comparison.amounts) > 2:
-        amounts = ", ".join(str(amount.labeled) for amount in comparison.amounts)
+    *few, most = (str(amount.labeled) for amount in comparison.amounts)
+    amounts = f"{', '.join(few)} and {most}" if few else most
     share = [amount.labeled / common["train_patients"] for amount in comparison.amounts]
     shares = f"{share[0]:.1%}" if len(share) == 1 else f"{share[0]:.1%} to {share[-1]:.1%}"
     seeds = sorted({seed for run in comparison.runs for seed in run.summary["seeds"]})

@@ -10,6 +10,14 @@ import jinja2
 from components.evaluate.comparison import Comparison
 from components.evaluate.report import pictures, provenance, scores
 from components.evaluate.report.numbers import number, span
+from components.evaluate.report.palette import (
+    BASELINE_DARK,
+    BASELINE_LIGHT,
+    DARK,
+    LIGHT,
+    STRUCTURES,
+    styles_of,
+)
 from components.model_ref import method_title
 
 
@@ -22,9 +30,12 @@ def render_report(comparison: Comparison) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    styles = pictures.styles_of(comparison.methods)
+    styles = styles_of(comparison.methods)
     return environment.get_template("report.html.j2").render(
         name=comparison.dataset,
+        light={"base": BASELINE_LIGHT, "methods": LIGHT},
+        dark={"base": BASELINE_DARK, "methods": DARK},
+        structure_colors=STRUCTURES,
         common=comparison.common,
         many_seeds=any(len(run.summary["seeds"]) > 1 for run in comparison.runs),
         subtitle=provenance.subtitle(comparison),
