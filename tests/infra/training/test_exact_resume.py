@@ -15,7 +15,6 @@ from infra.checkpoints import read_checkpoint
 from infra.training import StageJob, StageName
 from infra.training.metrics_log import TIMES, decode
 from infra.training.worker import finished
-from tests.infra.conftest import aws as aws
 from tests.infra.training.jobs import make_job
 from tests.infra.training.processes import (
     Death,
