@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,15 @@ from infra.signals import Interrupted
 
 USER_ERROR = 2
 """Exit code for what the user can mend, as argparse's own."""
+
+
+def add_check_option(parser: argparse.ArgumentParser) -> None:
+    """The option `--check`, see `components.checks`."""
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only check settings, data, storage and resources, and print the plan",
+    )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from infra.datasets.readers.base import RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.splits import choose_labeled, named_labeled
 from infra.datasets.synthetic import write_cohort
+from infra.datasets.validate import resolve_classes
 from infra.storage import Store
 
 AUTO = "auto"
@@ -41,6 +42,8 @@ class RunPlan:
     code: str
     """Fingerprint of the project's code."""
     config: ArcoConfig
+    classes: tuple[str, ...]
+    channels: int
     patients: int
     train_patients: int
     labeled_patients: int
@@ -73,8 +76,9 @@ def plan_run(
     run: str | None = None,
     preset: str = AUTO,
     overrides: Sequence[str] = (),
+    save: bool = True,
 ) -> RunPlan:
-    """Check and complete the arguments of a run. Writes the resolved configuration into the run folder.
+    """Check and complete the arguments of a run.
 
     Args:
         data: URL of the raw scans; none takes the synthetic demo cohort, written where it is missing.
@@ -86,6 +90,7 @@ def plan_run(
             same command finds its earlier results.
         preset: configuration to start from; `auto` takes the one named like the dataset, or `generic`.
         overrides: settings over the preset's, each `section.key=value`.
+        save: write the resolved configuration into the run folder.
 
     Raises:
         ConfigError: an impossible setting.
@@ -111,7 +116,8 @@ def plan_run(
         raise ConfigError(f"run.workers = {config.run.workers}: must be 1 to train in-process.")
     train, labeled_count = _preview(target, raw, config, labeled, seeds)
     folder = f"runs/{run or _run_name(source, config, labeled)}"
-    target.write_bytes(f"{folder}/config.toml", dumps(config).encode())
+    if save:
+        target.write_bytes(f"{folder}/config.toml", dumps(config).encode())
     return RunPlan(
         data=source.url,
         store=target.url,
@@ -123,6 +129,8 @@ def plan_run(
         backend=backend,
         code=code_digest("arco_core", "infra", "components", "pipelines"),
         config=config,
+        classes=resolve_classes(config.data.classes, raw.classes),
+        channels=raw.channels,
         patients=len({case.patient_id for case in raw.cases}),
         train_patients=train,
         labeled_patients=labeled_count,

@@ -10,6 +10,7 @@ from typing import Any
 
 from arco_core.config import ArcoConfig, ConfigError, dumps
 from arco_core.errors import DataError
+from components.command_line import add_check_option
 from components.settings import add_config_options, load_settings
 from infra.datasets import DatasetVersion
 from infra.training import BACKENDS, StageJob, StageName, run_stage
@@ -51,10 +52,19 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         options: on what, and how.
         init: checkpoint of the stage to start from.
 
+    Raises as `stage_job` and `infra.training.run_stage`.
+    """
+    job = stage_job(stage, options, init=init)
+    return run_stage(job, options.backend).checkpoint_url
+
+
+def stage_job(stage: StageName, options: TrainingOptions, *, init: str | None) -> StageJob:
+    """What `train` trains; arguments as there.
+
     Raises:
         ConfigError: an impossible setting.
-        DataError: the network takes slices and the dataset has volumes, or the other way round.
-        DataError, StoreError, TrainingError: see `infra.training.run_stage`.
+        DataError: labels that are not there, or a dataset that the network does not fit.
+        StoreError: the dataset cannot be read.
     """
     config = options.settings
     version = DatasetVersion.open(options.dataset)
@@ -65,7 +75,14 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
             f"{config.network.kind!r} takes {config.network.spatial_axes} sides: train with the preset and "
             "settings that the dataset was prepared with."
         )
-    job = StageJob(
+    levels = len(config.network.features)
+    if any(side % 2 ** (levels - 1) for side in prepared):
+        raise DataError(
+            f"{version.url} was prepared with data.image_size = {list(prepared)}, and the {levels} levels of "
+            f"network.features need sides that are multiples of {2 ** (levels - 1)}: prepare it so, or take "
+            "fewer levels."
+        )
+    return StageJob(
         stage=stage,
         config=dumps(config),
         dataset_url=version.url,
@@ -78,7 +95,6 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         seed=options.seed,
         init_checkpoint=init,
     )
-    return run_stage(job, options.backend).checkpoint_url
 
 
 def labeled_patients(
@@ -108,7 +124,7 @@ def check_one_choice(labeled: float, names: Sequence[str]) -> None:
 def parse_training_options(
     stage: StageName, description: str | None, arguments: Sequence[str] | None
 ) -> tuple[TrainingOptions, dict[str, Any]]:
-    """The options of a training step's command line, and `init` where the stage takes it."""
+    """The options of a training step's command line; `check`, and `init` where the stage takes it."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{stage}", description=description)
     parser.add_argument("--dataset", required=True, help="URL of the dataset version")
     parser.add_argument("--run", required=True, help="URL of the run folder")
@@ -121,8 +137,9 @@ def parse_training_options(
     if stage == "finetune":
         parser.add_argument("--init", required=True, help="URL of the pre-training's checkpoint")
     add_labeled_patients_option(parser)
+    add_check_option(parser)
     values = vars(parser.parse_args(arguments))
-    extra = {key: values.pop(key) for key in ("init",) if key in values}
+    extra: dict[str, Any] = {key: values.pop(key) for key in ("check", "init") if key in values}
     return TrainingOptions(**values), extra
 
 

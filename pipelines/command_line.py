@@ -11,7 +11,8 @@ from typing import Any
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
-from components.command_line import exit_on_error
+from components.checks.run import check_run
+from components.command_line import add_check_option, exit_on_error
 from components.local_session import local_session
 from components.plan import AUTO, plan_run
 from components.terminal import print_plan, print_result
@@ -36,9 +37,12 @@ def compile_pipeline(pipeline: BaseComponent, output: str) -> None:
 
 
 def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
-    """Plan, run on this machine, and print the result."""
+    """Plan, run on this machine, and print the result; or only check."""
     failed = None
     with exit_on_error():
+        if options.pop("check"):
+            check_run(options).finish()
+            return
         plan = plan_run(**options)
         print_plan(plan)
         with local_session(plan) as root:
@@ -96,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a setting over the preset's; repeat it for more",
     )  # fmt: skip
     add_labeled_patients_option(local)
+    add_check_option(local)
     written = commands.add_parser("compile", help="write the pipeline for Kubeflow Pipelines")
     written.add_argument("-o", "--output", default="arco_full.yaml")
     return parser

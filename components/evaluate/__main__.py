@@ -7,7 +7,8 @@ import argparse
 from rich.console import Console
 
 from arco_core.metrics import CONVENTIONS, TOLERANCE_MM
-from components.command_line import exit_on_error
+from components.checks.steps import check_evaluation
+from components.command_line import add_check_option, exit_on_error
 from components.evaluate import evaluate, results_table
 from components.model_ref import add_model_option, parse_models
 
@@ -23,9 +24,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--tolerance-mm", type=float, default=TOLERANCE_MM, help="of the surface Dice; default %(default)s"
     )
     add_model_option(parser)
+    add_check_option(parser)
     options = vars(parser.parse_args(arguments))
     with exit_on_error():
-        result = evaluate(models=parse_models(options.pop("models")), **options)
+        models = parse_models(options.pop("models"))
+        if options.pop("check"):
+            check_evaluation(options, models).finish()
+            return
+        result = evaluate(models=models, **options)
     Console().print(results_table(result.summary))
     print(f"report   {result.report_url}\nsummary  {result.summary_url}")
 

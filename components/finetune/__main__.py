@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from components.checks.training import check_training
 from components.command_line import exit_on_error
 from components.finetune.step import finetune
 from components.training_options import parse_training_options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, train, and print the URL of the final checkpoint."""
+    """Parse the command line, train, and print the URL of the final checkpoint; or only check."""
     options, extra = parse_training_options("finetune", finetune.__doc__, arguments)
     with exit_on_error():
-        print(finetune(options, **extra))
+        if extra["check"]:
+            check_training("finetune", options, init=extra["init"]).finish()
+        else:
+            print(finetune(options, init=extra["init"]))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from components.command_line import exit_on_error
+from components.checks.steps import check_preparation
+from components.command_line import add_check_option, exit_on_error
 from components.prepare.step import prepare
 from components.settings import add_config_options
 
@@ -21,8 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="make a version of this one's scans and those of --data: URL, NAME/VERSION or NAME",
     )  # fmt: skip
     parser.add_argument("--no-ray", dest="use_ray", action="store_false", help="convert in this process")
+    add_check_option(parser)
+    options = vars(parser.parse_args(arguments))
     with exit_on_error():
-        print(prepare(**vars(parser.parse_args(arguments))))
+        if options.pop("check"):
+            check_preparation(options).finish()
+        else:
+            print(prepare(**options))
 
 
 if __name__ == "__main__":

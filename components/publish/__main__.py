@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from components.command_line import exit_on_error
+from components.checks.steps import check_publication
+from components.command_line import add_check_option, exit_on_error
 from components.model_ref import add_model_option, parse_models
 from components.publish import publish
 
@@ -16,9 +17,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="URL of the run folder")
     parser.add_argument("--summary", required=True, help="URL of the evaluation's summary.json")
     add_model_option(parser)
+    add_check_option(parser)
     options = vars(parser.parse_args(arguments))
     with exit_on_error():
-        url = publish(models=parse_models(options.pop("models")), **options)
+        models = parse_models(options.pop("models"))
+        if options.pop("check"):
+            check_publication(options, models).finish()
+            return
+        url = publish(models=models, **options)
     print(f"model    {url}")
 
 

@@ -40,8 +40,8 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
     """
     store = Store(run)
     store.check_writable()
-    results = _read_json(summary)
-    ref = _choose(models, results, summary)
+    results = read_summary(summary)
+    ref = choose_model(models, results, summary)
     version = DatasetVersion.open(dataset)
     network, job = load_network(ref.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,7 +64,8 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
     return store.join(FOLDER)
 
 
-def _read_json(url: str) -> dict[str, Any]:
+def read_summary(url: str) -> dict[str, Any]:
+    """The evaluation's summary at `url`. Raises `StoreError` when it cannot be read."""
     folder, _, name = url.rpartition("/")
     content = Store(folder).read_bytes(name)
     try:
@@ -73,7 +74,7 @@ def _read_json(url: str) -> dict[str, Any]:
         raise StoreError(f"{url} is not JSON ({error}): evaluate the run again.") from error
 
 
-def _choose(models: Sequence[ModelRef], results: Mapping[str, Any], summary: str) -> ModelRef:
+def choose_model(models: Sequence[ModelRef], results: Mapping[str, Any], summary: str) -> ModelRef:
     """The best seed of the first method that is not the baseline."""
     method = next((m for m in results["methods"] if m != BASELINE), BASELINE)
     seed = best_seed(results, method)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from components.checks.training import check_training
 from components.command_line import exit_on_error
 from components.supervised.step import supervised
 from components.training_options import parse_training_options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, train, and print the URL of the final checkpoint."""
-    options, _ = parse_training_options("supervised", supervised.__doc__, arguments)
+    """Parse the command line, train, and print the URL of the final checkpoint; or only check."""
+    options, extra = parse_training_options("supervised", supervised.__doc__, arguments)
     with exit_on_error():
-        print(supervised(options))
+        if extra["check"]:
+            check_training("supervised", options).finish()
+        else:
+            print(supervised(options))
 
 
 if __name__ == "__main__":
