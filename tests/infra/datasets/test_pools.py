@@ -273,9 +273,9 @@ def test_a_row_group_in_s3_is_one_request(aws: None, tiny: DatasetVersion, tmp_p
     requests: list[str] = []
     original = S3Backend.read_range
 
-    def counting(self: S3Backend, key: str, start: int, stop: int) -> bytes:
+    def counting(self: S3Backend, key: str, start: int, stop: int, *, tag: str | None = None) -> bytes:
         requests.append(key)
-        return original(self, key, start, stop)
+        return original(self, key, start, stop, tag=tag)
 
     with pytest.MonkeyPatch.context() as patch, BlockReader(version, labels=True, seed=0) as reader:
         patch.setattr(S3Backend, "read_range", counting)
