@@ -64,6 +64,7 @@ class JobWatch:
         try:
             while not self._stop.is_set():
                 self._follow()
+                self._stop.wait(self._timing.backoff)  # something on the way may end watches at once
         except RayJobError as error:
             self._tell(error)
 

@@ -13,6 +13,8 @@ from infra.kuberay.manifest import job_name, ray_job
 from tests.infra.kuberay.api_server import ADMIN, NAMESPACE, PIPELINE, ApiServer
 from tests.infra.kuberay.client import client_of
 
+pytestmark = pytest.mark.k8s
+
 PATH = f"/apis/ray.io/v1/namespaces/{NAMESPACE}/rayjobs"
 
 

@@ -16,6 +16,8 @@ from tests.infra.kuberay.objects import Refusal
 from tests.infra.kuberay.operator import JobHandle, succeed
 from tests.infra.kuberay.runner import Runner
 
+pytestmark = pytest.mark.k8s
+
 
 def test_the_server_is_left_alone_for_as_long_as_it_asks(
     server: ApiServer, operator: StartOperator, run: Runner, spec: RayJobSpec

@@ -14,6 +14,8 @@ from tests.infra.kuberay.faults import LOST, PASSING, Fault
 from tests.infra.kuberay.operator import JobHandle, Operator, succeed
 from tests.infra.kuberay.runner import Runner
 
+pytestmark = pytest.mark.k8s
+
 _MOST_CALLS = 60
 
 Check = Callable[[Runner, RayJobSpec], None]

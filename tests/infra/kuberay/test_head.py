@@ -12,6 +12,8 @@ from tests.infra.kuberay.conftest import StartOperator
 from tests.infra.kuberay.operator import JobHandle, succeed
 from tests.infra.kuberay.runner import Runner
 
+pytestmark = pytest.mark.k8s
+
 Harm = Callable[[JobHandle], None]
 
 

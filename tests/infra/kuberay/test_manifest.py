@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from infra.kuberay import Deadlines, Place, PodSize, RayJobSpec, Workers
 from infra.kuberay.manifest import is_job_of, job_name, ray_job, spec_digest
 from tests.infra.kuberay.conftest import with_cluster
-from tests.infra.kuberay.crd import crd_schemas
+from tests.infra.kuberay.crd import REPOSITORY, crd_schemas
 from tests.k8s.rules import broken_rules
 
 GPU_PLACE = Place(node_selector=("pool=gpu",), tolerations=("nvidia.com/gpu:NoSchedule",))
@@ -171,6 +172,18 @@ def test_the_attempt_changes_neither_name_nor_digest(spec: RayJobSpec) -> None:
     assert first != second
     assert not is_job_of(first, replace(spec, image="arco:0.2.0"))
     assert len(spec_digest(spec)) == 64
+
+
+def test_the_template_is_in_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    setuptools = pytest.importorskip("setuptools", reason="setuptools, which builds the package, is not here")
+    monkeypatch.chdir(REPOSITORY)
+    distribution = setuptools.Distribution()
+    distribution.parse_config_files(["pyproject.toml"])
+    assert "k8s" in distribution.packages
+    patterns = distribution.package_data[""]  # setuptools writes "*" so
+    assert [file for file in Path("k8s").iterdir() if any(file.match(pattern) for pattern in patterns)] == [
+        Path("k8s/rayjob.yaml")
+    ]
 
 
 @pytest.mark.parametrize(

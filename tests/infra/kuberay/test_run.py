@@ -20,6 +20,8 @@ from tests.infra.kuberay.conftest import StartOperator, with_cluster
 from tests.infra.kuberay.operator import JobHandle, Script, succeed
 from tests.infra.kuberay.runner import Runner
 
+pytestmark = pytest.mark.k8s
+
 
 def nothing_is_left(server: ApiServer) -> bool:
     return server.rayjobs.names() == [] and server.pods.names() == []

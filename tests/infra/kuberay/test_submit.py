@@ -30,6 +30,8 @@ from tests.infra.kuberay.faults import Fault, refused
 from tests.infra.kuberay.operator import JobHandle, Operator, succeed
 from tests.infra.kuberay.runner import Runner
 
+pytestmark = pytest.mark.k8s
+
 
 def begin_only(job: JobHandle) -> None:
     job.begin()
