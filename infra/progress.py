@@ -22,6 +22,7 @@ EVENTS_ENVIRONMENT = "ARCO_PROGRESS"
 EVENT_MARK = "@progress "
 _LINES = 20
 """Lines printed for one progress where nothing can be drawn: one every 5 %."""
+_LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.2
 
 
@@ -71,17 +72,18 @@ class Sink(Protocol):
 
 
 class Lines:
-    """Prints a line at the first and the last event and at every 5 % between them."""
+    """Prints a line at the first and the last event, at every 5 % between, and after a minute without."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._shown: dict[str, int] = {}
+        self._last = 0.0
 
     def show(self, event: Event) -> None:
-        """Print `event` unless this twentieth of its title was printed already."""
-        part = event.done * _LINES // max(event.total, 1)
-        if part > self._shown.get(event.title, -1):
-            self._shown[event.title] = part
+        """Print `event` unless this twentieth of its title was printed already, within the last minute."""
+        part, now = event.done * _LINES // max(event.total, 1), time.monotonic()
+        if part > self._shown.get(event.title, -1) or now - self._last >= _LINE_SECONDS:
+            self._shown[event.title], self._last = part, now
             self.warn(event.line())
 
     def warn(self, text: str) -> None:

@@ -7,8 +7,9 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from arco_core.errors import TrainingError
@@ -36,18 +37,18 @@ def run_job(
         out: where to print.
 
     Raises:
-        TrainingError: no cluster answers.
+        TrainingError: no cluster takes jobs there.
     """
-    client = _connect(address)
     with SignalNote() as note:
+        try:
+            client = JobSubmissionClient(address)
+            job = client.submit_job(entrypoint=shlex.join(command), runtime_env=_environment(working_dir))
+        except (OSError, RuntimeError, AuthenticationError) as error:
+            raise TrainingError(
+                f"no Ray cluster takes the job at {address or 'RAY_ADDRESS'}: {error}; "
+                "give the address of its dashboard, as http://head:8265, and its token (RAY_AUTH_MODE=token)"
+            ) from error
         note.begin()
-        job = client.submit_job(
-            entrypoint=shlex.join(command),
-            runtime_env={
-                "working_dir": working_dir,
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "PYTHONUNBUFFERED": "1"},
-            },
-        )
         print(f"job {job} on {client.get_address()}", file=out, flush=True)
         status = asyncio.run(_follow(client, job, note, out))
     if note.number is not None:
@@ -62,14 +63,9 @@ def run_job(
     return code if code > 0 else 128 - code
 
 
-def _connect(address: str | None) -> JobSubmissionClient:
-    try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        raise TrainingError(
-            f"no Ray cluster answers at {address or 'RAY_API_SERVER_ADDRESS or RAY_ADDRESS'}: {error}; "
-            "give the address of its dashboard, as http://head:8265, and its token (RAY_AUTH_MODE=token)"
-        ) from error
+def _environment(working_dir: str) -> dict[str, Any]:
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "PYTHONUNBUFFERED": "1"}
+    return {"working_dir": working_dir, "env_vars": variables}
 
 
 async def _follow(client: JobSubmissionClient, job: str, note: SignalNote, out: TextIO) -> JobStatus:

@@ -49,6 +49,16 @@ def test_lines_are_printed_at_every_twentieth_of_each_title() -> None:
     assert lines[21].startswith("finetune  3/100")
 
 
+def test_a_line_is_printed_after_a_minute_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 159.0, 161.0, 170.0])
+    monkeypatch.setattr("infra.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    sink = Lines(out)
+    for done in range(4):
+        sink.show(event(done))
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["0/100", "2/100"]
+
+
 def test_events_are_few_but_the_last_is_always_there() -> None:
     out = io.StringIO()
     sink = Events(out)
