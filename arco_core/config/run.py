@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from arco_core.config.errors import require, require_in
 
+BANKS = ("shared", "local")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -17,6 +18,16 @@ class RunConfig:
     labeled_patients: tuple[str, ...] = ()
     """Labelled patients by name, the same for every seed; none leaves the choice to the amount of labels."""
     workers: int = 2
+    """Workers that train together; batches are divided among them."""
+    min_workers: int | None = None
+    """Fewest workers to start with while there is no place for all; none waits for all of them.
+
+    As many train as find a place and both batches can be divided among, anew after every failure and when
+    places come back.
+    """
+    banks: str = "shared"
+    """`shared` banks hold the keys of all workers, the same on each; `local` ones those of a worker's own
+    images, and no key is sent."""
     threads_per_worker: int = 1
     device: str = "auto"
     """`auto` takes a GPU where the worker has one."""
@@ -43,6 +54,11 @@ class RunConfig:
         )
         require(self.workers >= 1, "run.workers", self.workers, "must be at least 1")
         require(
+            self.min_workers is None or 1 <= self.min_workers <= self.workers,
+            "run.min_workers", self.min_workers, f"must be between 1 and run.workers = {self.workers}",
+        )  # fmt: skip
+        require_in("run.banks", self.banks, BANKS)
+        require(
             self.threads_per_worker >= 1,
             "run.threads_per_worker",
             self.threads_per_worker,
@@ -60,10 +76,17 @@ class RunConfig:
         require(self.max_failures >= 0, "run.max_failures", self.max_failures, "must not be negative")
 
     @property
+    def least_workers(self) -> int:
+        """Fewest workers that may train."""
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @property
     def result_settings(self) -> dict[str, int | str | bool | tuple[str, ...]]:
         """The settings that change what is computed; all others only change how it is done."""
         return {
             "workers": self.workers,
+            "min_workers": self.least_workers,
+            "banks": self.banks,
             "precision": self.precision,
             "compile": self.compile,
             "labeled_patients": self.labeled_patients,

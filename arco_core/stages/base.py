@@ -27,11 +27,13 @@ def _identity(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Peers:
-    """The other workers, as far as a stage knows them: how many, and how to gather from them."""
+    """The other workers, as far as a stage knows them: how many, and how to gather what banks get."""
 
     count: int = 1
+    gathered: int = 1
+    """From how many workers `gather` gathers: all, or only this one, whose banks then are its own."""
     gather: Callable[[Tensor], Tensor] = _identity
-    """Concatenate tensors of one shape of all workers along the first axis, in order of rank; no gradient."""
+    """Concatenate tensors of one shape of those workers along the first axis, by rank; no gradient."""
 
 
 ALONE = Peers()

@@ -44,7 +44,7 @@ class Contrast:
     Args:
         config: sample sizes, sampler, temperature.
         bank: one row a class; owned by the stage, so that it is saved with it.
-        peers: the other workers; every worker's bank gets every worker's keys.
+        peers: the other workers; every worker's bank gets the keys that `peers` gathers.
         threshold: confidence above which a pixel carries its pseudo-label.
     """
 
@@ -56,7 +56,7 @@ class Contrast:
         self.sampler = make_sampler(config.sampler, config.grid)
         self.sets = math.ceil(config.queries / (config.queries_per_negative_set * peers.count))
         self.queries = self.sets * config.queries_per_negative_set
-        self.new_keys = max(1, config.keys_per_step // peers.count)
+        self.new_keys = max(1, config.keys_per_step // peers.gathered)
 
     def __call__(
         self,

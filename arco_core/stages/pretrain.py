@@ -141,7 +141,7 @@ class PretrainStage(Stage):
 
         So the keys are those of one worker with the whole batch.
         """
-        workers = self.peers.gather(embeddings.transpose(0, 1).contiguous()).chunk(self.peers.count)
+        workers = self.peers.gather(embeddings.transpose(0, 1).contiguous()).chunk(self.peers.gathered)
         fresh = torch.cat([part[:labeled] for part in workers] + [part[labeled:] for part in workers])
         bank.push(fresh[-self.settings.fresh_keys :].transpose(0, 1))
 

@@ -59,7 +59,7 @@ class StarvingContrast(Contrast):
         sizes = mask.flatten(1).sum(1, keepdim=True)
         # As many for every worker, so that keys can be gathered.
         largest = int(self.peers.gather(sizes.amax(0)).max())
-        m = max(1, min(largest, self.bank.size // self.peers.count))
+        m = max(1, min(largest, self.bank.size // self.peers.gathered))
         place = torch.arange(m, device=mask.device)
         valid = place < sizes
         return nth_true(mask.flatten(1), torch.where(valid, place + (sizes - m).clamp_min(0), 0)), valid

@@ -43,7 +43,7 @@ def run_on_ray(job: StageJob) -> StageResult:
     ):
         use_gpu = _use_gpu(settings)
         tell_what_needs_a_gpu(job.title, settings, on_gpu=use_gpu)
-        progress.announce(f"starting {settings.workers} worker{'s' * (settings.workers > 1)} on Ray")
+        progress.announce(f"starting {_workers(settings)} on Ray")
         while True:
             mailbox = open_mailbox()
             _Fit(_trainer(job, settings, mailbox, use_gpu=use_gpu), job).watch(mailbox, progress, note)
@@ -66,7 +66,11 @@ def _trainer(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: boo
         train_loop_config={"job": job.to_json(), "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=settings.workers
+            if settings.least_workers == settings.workers
+            else (settings.least_workers, settings.workers),
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name="ray",
@@ -136,10 +140,17 @@ class _Fit:
 
 def _use_gpu(settings: RunSettings) -> bool:
     """Whether each worker gets a GPU."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if settings.device == "cuda" and gpus < settings.workers:
+    gpus, least = int(ray.cluster_resources().get("GPU", 0)), settings.least_workers
+    if settings.device == "cuda" and gpus < least:
         raise TrainingError(
-            f"run.device = 'cuda': run.workers = {settings.workers} need a GPU each, this Ray has {gpus}; "
+            f"run.device = 'cuda': {_workers(settings)} need a GPU each, this Ray has {gpus}; "
             "set run.workers or run.device"
         )
-    return settings.device != "cpu" and gpus >= settings.workers
+    return settings.device != "cpu" and gpus >= least
+
+
+def _workers(settings: RunSettings) -> str:
+    """How many, in words."""
+    if settings.least_workers < settings.workers:
+        return f"{settings.least_workers} to {settings.workers} workers"
+    return f"{settings.workers} worker{'s' * (settings.workers > 1)}"

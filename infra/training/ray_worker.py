@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+import torch.distributed as dist
 from ray.train import get_context
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.context import get_train_context
 
 from arco_core.errors import ArcoError, Stopped, StoreError
 from arco_core.training import Request
+from infra.training import collectives
+from infra.training.shares import training_workers
 from infra.training.stage_job import StageJob
 from infra.training.watch import Contact
 from infra.training.worker import run_worker
@@ -28,9 +32,13 @@ def train_function(arguments: dict[str, Any]) -> None:
     mailbox = arguments["mailbox"]
     if ray.get(mailbox.refusal.remote()):
         return  # a new start would fail in the same way
+    job = StageJob.from_json(arguments["job"])
     context = get_context()
+    rank, places = context.get_world_rank(), context.get_world_size()
+    world = training_workers(job, places)
+    if world < places and not _join_smaller_group(rank, world):
+        return
 
-    rank = context.get_world_rank()
     mailbox.enlist.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
@@ -44,9 +52,9 @@ def train_function(arguments: dict[str, Any]) -> None:
     )
     try:
         run_worker(
-            StageJob.from_json(arguments["job"]),
+            job,
             rank=rank,
-            world=context.get_world_size(),
+            world=world,
             device=get_device(),
             contact=contact,
         )
@@ -58,6 +66,22 @@ def train_function(arguments: dict[str, Any]) -> None:
     except ArcoError as error:
         ray.get(mailbox.refuse.remote(str(error)))
         raise
+
+
+def _join_smaller_group(rank: int, world: int) -> bool:
+    """Replace the group of all workers by one of the first `world`; false in those left over."""
+    address = None
+    if rank == 0:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            address = f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+    address, backend = collectives.broadcast_object(address), dist.get_backend()
+    dist.destroy_process_group()
+    if rank >= world:
+        return False
+    if world > 1:
+        dist.init_process_group(backend, init_method=address, rank=rank, world_size=world)
+    return True
 
 
 class _Requests:

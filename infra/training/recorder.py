@@ -70,17 +70,17 @@ class Recorder:
         """Log and report a validation that took `seconds`."""
         self._add(validation.step, {**validation.to_line(), "validation/seconds": seconds})
 
-    def save(self, step: int, state: Mapping[str, Any], feeds: list[Any]) -> None:
+    def save(self, step: int, state: Mapping[str, Any], shares: Mapping[str, Any]) -> None:
         """Commit a checkpoint with the metrics that led to it, then show them.
 
         Args:
             step: steps done.
             state: what `arco_core.training.train` gave.
-            feeds: the positions of all ranks.
+            shares: what `infra.training.shares.gather_shares` gave.
         """
         content = {key: value for key, value in state.items() if key != "feed"}
         content |= {
-            "feeds": feeds,
+            **shares,
             "attempt": self._attempt,
             "elapsed": self._seconds(),
             "job": self._job.to_json(),

@@ -26,6 +26,7 @@ from infra.training.health import ROLLBACK, Collapsed, gone_back_before, rollbac
 from infra.training.metrics_log import Line
 from infra.training.recorder import RESULT, Recorder, checkpoints_of, lines_in
 from infra.training.seeds import derived_seed
+from infra.training.shares import gather_shares, own_state
 from infra.training.stage_job import StageJob, StageResult
 from infra.training.validation import Validator, annotated_cases, validations_of
 from infra.training.watch import Contact, Pulse
@@ -128,12 +129,12 @@ class _Worker:
             on_log=self.recorder.log if self.recorder else _ignore,
             on_validate=examine or _never,
             average=collectives.average if world > 1 else _unchanged,
-            on_checkpoint=_on_checkpoint(self.recorder, world),
+            on_checkpoint=_on_checkpoint(stage, self.recorder, self.rank, world),
             request=self.ballot or self.contact.request,
             forward=data_parallel(stage, feed, passes) if world > 1 else None,
             after_step=_after_step(stage, world, pulse),
             passes=passes,
-            resume=_own_state(state, self.rank, world, job),
+            resume=own_state(state, rank=self.rank, world=world) if state else None,
         )
 
     def _examination(self, stage: Stage, lines: Sequence[Line], pulse: Pulse) -> Examination | None:
@@ -160,7 +161,11 @@ def build(job: StageJob, world: int, device: torch.device) -> Stage:
     Its memory format must not change any more: `DistributedDataParallel` lays out its buckets by it, and
     would scramble the gradients of its first step (torch only warns that strides differ).
     """
-    peers = Peers(count=world, gather=collectives.gather_rows) if world > 1 else ALONE
+    peers = ALONE
+    if world > 1 and job.settings.run.banks == "shared":
+        peers = Peers(count=world, gathered=world, gather=collectives.gather_rows)
+    elif world > 1:
+        peers = Peers(count=world)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(job.seed, "weights"))
         stage = build_stage(
@@ -171,11 +176,13 @@ def build(job: StageJob, world: int, device: torch.device) -> Stage:
     return stage.to(device)
 
 
-def _on_checkpoint(recorder: Recorder | None, world: int) -> Callable[[int, dict[str, Any]], None]:
+def _on_checkpoint(
+    stage: Stage, recorder: Recorder | None, rank: int, world: int
+) -> Callable[[int, dict[str, Any]], None]:
     def save(step: int, state: dict[str, Any]) -> None:
-        feeds = collectives.gather_objects(state["feed"]) if world > 1 else [state["feed"]]
+        shares = gather_shares(stage, state, rank=rank, world=world)
         if recorder:
-            recorder.save(step, state, feeds)
+            recorder.save(step, state, shares)
 
     return save
 
@@ -187,18 +194,6 @@ def _after_step(stage: Stage, world: int, pulse: Pulse) -> Callable[[], None]:
         pulse.step()
 
     return after
-
-
-def _own_state(state: dict[str, Any] | None, rank: int, world: int, job: StageJob) -> dict[str, Any] | None:
-    """This rank's part of a checkpoint."""
-    if state is None:
-        return None
-    if len(state["feeds"]) != world:
-        raise TrainingError(
-            f"{job.title}: the checkpoint was written by {len(state['feeds'])} workers and cannot be "
-            f"continued by {world}: set run.workers={len(state['feeds'])}"
-        )
-    return {**state, "feed": state["feeds"][rank]}
 
 
 def _ignore(step: int, values: Values) -> None:

@@ -209,7 +209,7 @@ def test_a_class_absent_from_the_batch_takes_no_part() -> None:
 
 def test_keys_of_all_workers_enter_the_bank_in_order_of_rank() -> None:
     """Two workers that gather see the same bank; here the second is a copy of the first."""
-    twice = Peers(count=2, gather=lambda t: torch.cat([t, t]))
+    twice = Peers(count=2, gathered=2, gather=lambda t: torch.cat([t, t]))
     stage = small_stage("finetune", peers=twice)
     step(stage)
     bank = stage.class_bank

@@ -105,7 +105,7 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def _train_and_compare(rank: int, *, preset: str) -> None:
-    peers = Peers(count=WORLD, gather=gather_rows)
+    peers = Peers(count=WORLD, gathered=WORLD, gather=gather_rows)
     for name in ("pretrain", "finetune"):
         stage, config = make_stage(name, peers, preset=preset)
         history: list[dict[str, Tensor]] = []
@@ -140,7 +140,7 @@ def _still_banks(name: str, peers: Peers, parts: list[dict[str, Tensor]]) -> Sta
 
 def _compare_with_one_worker(rank: int) -> None:
     steps = range(3)
-    peers = Peers(count=WORLD, gather=gather_rows)
+    peers = Peers(count=WORLD, gathered=WORLD, gather=gather_rows)
     for name in ("pretrain", "finetune"):
         shared = _still_banks(name, peers, [share(rank, i) for i in steps])
         alone = _still_banks(name, ALONE, [global_batch(i) for i in steps])

@@ -60,8 +60,13 @@ def last_state(job: StageJob) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "world", "where"),
-    [("pretrain", 1, "local"), ("finetune", 1, "s3"), ("pretrain", 3, "s3"), ("finetune", 3, "local")],
+    ("stage", "world", "where", "banks"),
+    [
+        ("pretrain", 1, "local", "shared"),
+        ("finetune", 1, "s3", "shared"),
+        ("pretrain", 3, "s3", "local"),
+        ("finetune", 3, "local", "shared"),
+    ],
 )
 def test_killed_processes_leave_no_trace(
     tiny_dataset: str,
@@ -69,9 +74,10 @@ def test_killed_processes_leave_no_trace(
     stage: StageName,
     world: int,
     where: str,
+    banks: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    settings = [*SETTINGS, f"run.workers={world}"]
+    settings = [*SETTINGS, f"run.workers={world}", f"run.banks={banks}"]
     undisturbed = make_job(tiny_dataset, tmp_path / "undisturbed", stage, settings=settings)
     assert train_group(undisturbed, world) == [0] * world
     expected = last_state(undisturbed)

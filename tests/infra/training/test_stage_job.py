@@ -26,6 +26,7 @@ def test_job_and_result_survive_json(tiny_dataset: str, tmp_path: Path) -> None:
         ("network.dropout=[0.3,0.3]", True),
         ("pretrain.ema=0.5", True),
         ("run.workers=2", True),
+        ("run.banks=local", True),
         ("run.precision=bf16", True),
         ("run.compile=true", True),
         ("run.validate_every=3", True),
