@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from arco_core.errors import DataError, StoreError
 from infra.datasets.manifest import MANIFEST, Manifest
 from infra.datasets.verify import wrong_sizes
 from infra.storage import AlreadyExists, NotFound, ObjectInfo, Store
+
+_ATTEMPTS = 5
+_PAUSE_S = (0.0, 3.0)
+"""The clock of an S3 ticks in seconds."""
 
 
 def manifest_paths(home: Store) -> set[str]:
@@ -39,46 +46,68 @@ def publish(home: Store, manifest: Manifest, cases: bytes, *, seen: Collection[s
             f"version {manifest.version} cannot be published, as {len(lost)} of its shards are not as "
             f"they were written: {lost[0]}; run again"
         )
-    _check_history(home, manifest, seen, committed=False)
     path = f"{manifest.version}/{MANIFEST}"
-    try:
-        home.put_if_absent(path, manifest.to_json())
-    except AlreadyExists:
-        return
-    try:
-        _check_history(home, manifest, seen, committed=True)
-    except (DataError, StoreError):
+    for _ in range(_ATTEMPTS):
+        _check_parent(home, manifest)
+        _refuse(_rivals(home, manifest, seen), manifest)
+        try:
+            home.put_if_absent(path, manifest.to_json())
+        except AlreadyExists:
+            return
+        try:
+            _check_parent(home, manifest)
+            rivals = _rivals(home, manifest, seen)
+            _refuse([rival for rival in rivals if rival.before is True], manifest)
+        except (DataError, StoreError):
+            home.delete(path)
+            raise
+        if all(rival.before is False for rival in rivals):
+            return
+        # Written in the same tick of the store's clock: nobody can tell who was first, so both step back.
         home.delete(path)
-        raise
+        time.sleep(random.uniform(*_PAUSE_S))
+    raise StoreError(f"version {manifest.version} and others were published at one time: run again")
 
 
-def _check_history(home: Store, manifest: Manifest, seen: Collection[str], *, committed: bool) -> None:
-    """Whether the parent is still there, and still the last version.
+@dataclass(frozen=True, kw_only=True)
+class _Rival:
+    """Another version that goes on from the same parent."""
 
-    Whoever removes a parent, and whoever else goes on from it, checks after its own write, too: of two, at
-    least one sees the other.
-    """
-    if manifest.parent is None:
-        return
-    if not home.exists(f"{manifest.parent}/{MANIFEST}"):
+    version: str
+    before: bool | None
+    """Whether it was written before ours; none where the clock does not tell."""
+
+
+def _check_parent(home: Store, manifest: Manifest) -> None:
+    """Whoever removes a version looks for later ones once its manifest is gone, and we look for the parent
+    once our manifest is there: of two, at least one sees the other."""
+    if manifest.parent is not None and not home.exists(f"{manifest.parent}/{MANIFEST}"):
         raise StoreError(
             f"version {manifest.parent}, from which {manifest.version} goes on, was removed: run again"
         )
-    own = f"{manifest.version}/{MANIFEST}"
+
+
+def _rivals(home: Store, manifest: Manifest, seen: Collection[str]) -> list[_Rival]:
+    if manifest.parent is None:
+        return []
     now = {entry.path: entry for entry in _manifests(home)}
-    for path in sorted(now.keys() - set(seen) - {own}):
-        rival = _read(home, path)
-        if rival is None or rival.parent != manifest.parent:
-            continue
-        if not committed or _came_first(now[path], now.get(own)):
-            raise DataError(
-                f"version {rival.version} went on from {manifest.parent} while {manifest.version} was being "
-                "prepared, which was not published: run again, and it goes on from there"
-            )
+    own = now.pop(f"{manifest.version}/{MANIFEST}", None)
+    rivals = []
+    for path in sorted(now.keys() - set(seen)):
+        other = _read(home, path)
+        if other is not None and other.parent == manifest.parent:
+            first = own is None or now[path].modified < own.modified
+            same = own is not None and now[path].modified == own.modified
+            rivals.append(_Rival(version=other.version, before=None if same else first))
+    return rivals
 
 
-def _came_first(rival: ObjectInfo, own: ObjectInfo | None) -> bool:
-    return own is None or (rival.modified, rival.path) < (own.modified, own.path)
+def _refuse(rivals: Collection[_Rival], manifest: Manifest) -> None:
+    for rival in rivals:
+        raise DataError(
+            f"version {rival.version} went on from {manifest.parent} while {manifest.version} was being "
+            "prepared, which was not published: run again, and it goes on from there"
+        )
 
 
 def _manifests(home: Store) -> list[ObjectInfo]:

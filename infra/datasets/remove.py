@@ -71,15 +71,14 @@ def remove_version(store: Store, url: str) -> Removal:
     return removal
 
 
-def unreferenced(store: Store, *, name: str | None = None, older_than_s: float = GRACE_S) -> Removal:
-    """Objects of datasets that no version lists, such as those of a preparation that was killed.
+def unreferenced(store: Store, *, older_than_s: float = GRACE_S) -> Removal:
+    """Objects of datasets that no version lists, as a killed preparation leaves them, and unfinished uploads.
 
     A folder's objects are left alone while the newest of them is younger than `older_than_s` by the store's
     clock: a preparation writes there. So are datasets with a manifest that cannot be read.
     """
-    folder = f"{DATASETS}/{name}" if name else DATASETS
-    entries, partial = store.entries(folder), store.partial_uploads(folder)
-    catalog = list_versions(store, name)
+    entries, partial = store.entries(DATASETS), store.partial_uploads()
+    catalog = list_versions(store)  # after the entries: what is published meanwhile is known to be used
     unknown = {_dataset_folder(path) for path in catalog.unreadable}
     used = {
         f"{DATASETS}/{listed.manifest.name}/{path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -126,7 +125,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Write and remove a small object. Raises `StoreError` naming URL, cause and way out."""
-        probe = f".arco-probe-{uuid.uuid4().hex}"
+        probe = ".arco-probe"  # always the same: what a killed process leaves, the next one removes
         try:
             self.write_bytes(probe, b"")
             self.delete(probe)
