@@ -47,31 +47,35 @@ _VOXEL = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One structure of one volume. Distances are None where one of the two surfaces does not exist."""
+    """One structure of one volume.
+
+    Distances are None where one of the two surfaces does not exist; those in mm, and volumes, also where the
+    size of a voxel is not known.
+    """
 
     class_name: str
     dice: float
     """Between 0 and 1."""
-    surface_dice: float
-    """Between 0 and 1."""
+    surface_dice: float | None
+    """Between 0 and 1; None where the size of a voxel is not known."""
     asd_mm: float | None
     hd95_mm: float | None
     asd_voxel: float | None
     hd95_voxel: float | None
     predicted_voxels: int
     reference_voxels: int
-    voxel_mm3: float
-    """Volume of a voxel."""
+    voxel_mm3: float | None
+    """Volume of a voxel, if known."""
 
     @property
-    def predicted_ml(self) -> float:
+    def predicted_ml(self) -> float | None:
         """Volume of the prediction."""
-        return self.predicted_voxels * self.voxel_mm3 / 1000
+        return None if self.voxel_mm3 is None else self.predicted_voxels * self.voxel_mm3 / 1000
 
     @property
-    def reference_ml(self) -> float:
+    def reference_ml(self) -> float | None:
         """Volume of the reference."""
-        return self.reference_voxels * self.voxel_mm3 / 1000
+        return None if self.voxel_mm3 is None else self.reference_voxels * self.voxel_mm3 / 1000
 
     @property
     def missing(self) -> bool:
@@ -87,7 +91,7 @@ class ClassScore:
 def score_case(
     prediction: npt.NDArray[np.uint8],
     reference: npt.NDArray[np.uint8],
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | None,
     classes: Sequence[str],
     *,
     convention: Convention = "arco",
@@ -98,7 +102,7 @@ def score_case(
     Args:
         prediction: class indices, (X, Y, Z).
         reference: class indices, (X, Y, Z).
-        spacing_mm: size of a voxel along X, Y and Z in mm.
+        spacing_mm: size of a voxel along X, Y and Z in mm; None where it is not known.
         classes: class names, background first; the background is not scored.
         convention: `arco` or `released`, see the module's docstring.
         tolerance_mm: of the surface Dice.
@@ -106,7 +110,7 @@ def score_case(
     Raises:
         DataError: the shapes differ, a value is not a class, or spacing or tolerance are impossible.
     """
-    spacing_mm = tuple(float(s) for s in spacing_mm)
+    spacing_mm = None if spacing_mm is None else tuple(float(s) for s in spacing_mm)
     _check(prediction, reference, spacing_mm, classes, convention)
     check_tolerance(tolerance_mm)
     with warnings.catch_warnings():
@@ -128,7 +132,7 @@ def check_tolerance(tolerance_mm: float) -> None:
 def _check(
     prediction: npt.NDArray[np.uint8],
     reference: npt.NDArray[np.uint8],
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | None,
     classes: Sequence[str],
     convention: str,
 ) -> None:
@@ -137,7 +141,9 @@ def _check(
             f"prediction {prediction.shape} and reference {reference.shape}: "
             "must be volumes of one shape (X, Y, Z)."
         )
-    if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+    if spacing_mm is not None and (
+        len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm)
+    ):
         raise DataError(f"spacing {tuple(spacing_mm)} mm: must be three positive numbers, one per axis.")
     for what, volume in (("prediction", prediction), ("reference", reference)):
         if volume.size and int(volume.max()) >= len(classes):
@@ -152,7 +158,7 @@ def _check(
 def _score_class(
     prediction: _BoolVolume,
     reference: _BoolVolume,
-    spacing_mm: tuple[float, ...],
+    spacing_mm: tuple[float, ...] | None,
     name: str,
     convention: Convention,
     tolerance_mm: float,
@@ -160,30 +166,32 @@ def _score_class(
     predicted, present = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     voxel: _Distances | None = None
     mm: _Distances | None = None
-    surface_dice = 1.0 if predicted == present == 0 else 0.0
+    surface_dice: float | None = 1.0 if predicted == present == 0 else 0.0
     if predicted and present:
         box = _union_box(prediction, reference)
         pair = _as_batch(prediction[box]), _as_batch(reference[box])
         dice = float(compute_dice(*pair))
-        surface_dice = _surface_dice(*pair, spacing_mm, tolerance_mm)
         voxel = _distances(*pair, _VOXEL, convention)
-        mm = voxel if spacing_mm == _VOXEL else _distances(*pair, spacing_mm, convention)
+        if spacing_mm is not None:
+            surface_dice = _surface_dice(*pair, spacing_mm, tolerance_mm)
+            mm = voxel if spacing_mm == _VOXEL else _distances(*pair, spacing_mm, convention)
     elif convention == "arco":
         dice = 1.0 if predicted == present else 0.0
     else:
         dice = 1.0 if predicted else 0.0
-        voxel = mm = (0.0, 0.0)
+        voxel = (0.0, 0.0)
+        mm = None if spacing_mm is None else voxel
     return ClassScore(
         class_name=name,
         dice=dice,
-        surface_dice=surface_dice,
+        surface_dice=None if spacing_mm is None else surface_dice,
         asd_mm=mm[0] if mm else None,
         hd95_mm=mm[1] if mm else None,
         asd_voxel=voxel[0] if voxel else None,
         hd95_voxel=voxel[1] if voxel else None,
         predicted_voxels=predicted,
         reference_voxels=present,
-        voxel_mm3=math.prod(spacing_mm),
+        voxel_mm3=None if spacing_mm is None else math.prod(spacing_mm),
     )
 
 

@@ -18,8 +18,8 @@ from infra.storage import Store
 
 COMPARISON = "comparison.json"
 _COMMON = (
-    "dataset", "classes", "train_patients", "split", "cases", "patients", "convention", "tolerance_mm",
-    "statistics",
+    "dataset", "classes", "train_patients", "split", "cases", "patients", "spacing_known", "convention",
+    "tolerance_mm", "statistics",
 )  # fmt: skip
 
 

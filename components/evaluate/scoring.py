@@ -148,7 +148,7 @@ def score_models(
     """
     cases = annotated_cases(version, split)
     scores = Scores()
-    classes = version.classes
+    classes, known = version.classes, version.manifest.spacing_known
     with Progress(f"evaluate, {split}", total=len(cases), unit="volumes") as progress:
         for done, case in enumerate(cases, start=1):
             images, labels = version.read_case(case.case_id)
@@ -163,7 +163,7 @@ def score_models(
                 if "last" in model.checkpoints:
                     drawn[model.ref.method, model.ref.seed] = prepare_label(mask, case.geometry)
                 found = score_case(
-                    mask, reference, case.geometry.voxel_spacing_mm, classes,
+                    mask, reference, case.geometry.voxel_spacing_mm if known else None, classes,
                     convention=convention, tolerance_mm=tolerance_mm,
                 )  # fmt: skip
                 _add(scores, model, case, found, confusion_matrix(mask, reference, len(classes)))

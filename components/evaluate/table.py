@@ -10,12 +10,19 @@ from rich.table import Table
 
 from components.model_ref import method_title
 
-COLUMNS: tuple[tuple[str, str, float, int], ...] = (
-    ("dice", "DSC [%]", 100.0, 1),
-    ("asd_mm", "ASD [mm]", 1.0, 2),
-    ("hd95_mm", "HD95 [mm]", 1.0, 2),
-)
-"""Metric, title, factor and digits of each column."""
+Column = tuple[str, str, float, int]
+"""Metric, title, factor and digits."""
+
+
+def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
+    """DSC and distances: in mm, but in voxels where their size is not known, and as the released code's."""
+    in_mm = summary["spacing_known"] and summary["convention"] != "released"
+    unit = "mm" if in_mm else "voxel"
+    return (
+        ("dice", "DSC [%]", 100.0, 1),
+        (f"asd_{unit}", f"ASD [{unit}]", 1.0, 2),
+        (f"hd95_{unit}", f"HD95 [{unit}]", 1.0, 2),
+    )
 
 
 def results_table(summary: Mapping[str, Any]) -> Table:
@@ -24,17 +31,17 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['split'].capitalize()}, {summary['cases']} volumes", title_justify="left")
     table.add_column("class")
     table.add_column("method")
-    if summary.get("spacing_known") is False:
-        table.caption = "The scans do not say how large a voxel is: figures in mm are in voxels."
-    for _, title, _, _ in COLUMNS:
+    columns = columns_of(summary)
+    titles = [title for _, title, _, _ in columns]
+    for title in (titles[0], "95% interval", *titles[1:], "missing", "spurious"):
         table.add_column(escape(title), justify="right")  # rich takes [mm] for markup
-    table.add_column("missing", justify="right")
     for name in (*next(iter(methods.values()))["dice"]["per_class"], None):
         table.add_section()
         for row, method in enumerate(methods):
-            cells = [_cell(methods, method, name, column) for column in COLUMNS]
-            missing = missing_of(methods, method, name)
-            table.add_row((name or "mean") if row == 0 else "", method_title(method), *cells, str(missing))
+            cells = [_cell(methods, method, name, column) for column in columns]
+            cells.insert(1, _interval(methods[method]["dice"], name))
+            cells += [str(count_of(methods, method, name, what)) for what in ("missing", "spurious")]
+            table.add_row((name or "mean") if row == 0 else "", method_title(method), *cells)
     return table
 
 
@@ -52,9 +59,9 @@ def spread_of(methods: Mapping[str, Any], method: str, metric: str, name: str | 
     return value
 
 
-def missing_of(methods: Mapping[str, Any], method: str, name: str | None) -> int:
-    """How often a method did not find the structure `name`, or any."""
-    count: int = methods[method]["missing"] if name is None else methods[method]["missing_per_class"][name]
+def count_of(methods: Mapping[str, Any], method: str, name: str | None, what: str) -> int:
+    """How often the structure `name`, or any, was `missing` or `spurious`."""
+    count: int = methods[method][what] if name is None else methods[method][f"{what}_per_class"][name]
     return count
 
 
@@ -67,9 +74,13 @@ def is_best(methods: Mapping[str, Any], method: str, metric: str, name: str | No
     return value_of(methods, method, metric, name) == best(present)
 
 
-def _cell(
-    methods: Mapping[str, Any], method: str, name: str | None, column: tuple[str, str, float, int]
-) -> str:
+def _interval(dice: Mapping[str, Any], name: str | None) -> str:
+    """Of the mean DSC, over patients."""
+    interval = dice["interval"] if name is None else dice["per_class_interval"][name]
+    return "–" if interval is None else "–".join(f"{100 * end:.1f}" for end in interval)
+
+
+def _cell(methods: Mapping[str, Any], method: str, name: str | None, column: Column) -> str:
     metric, _, factor, digits = column
     value, spread = (f(methods, method, metric, name) for f in (value_of, spread_of))
     if value is None:

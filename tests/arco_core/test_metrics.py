@@ -13,7 +13,7 @@ from medpy.metric import binary as medpy
 from scipy import ndimage
 
 from arco_core.errors import DataError
-from arco_core.metrics import ClassScore, Convention, score_case
+from arco_core.metrics import CONVENTIONS, ClassScore, Convention, score_case
 
 Volume = npt.NDArray[np.uint8]
 CLASSES = ("background", "structure")
@@ -136,6 +136,17 @@ def test_volumes_are_in_millilitres() -> None:
     score = only(cube((3, 4, 5)), cube((3, 4, 5), side=5), spacing_mm=(0.5, 1.5, 10.0))
     assert (score.predicted_voxels, score.reference_voxels) == (216, 125)
     assert (score.predicted_ml, score.reference_ml) == pytest.approx((1.62, 0.9375))
+
+
+def test_without_a_voxel_size_there_is_nothing_in_millimetres() -> None:
+    known = only(cube((3, 4, 5)), cube((4, 4, 5)))
+    for convention in CONVENTIONS:
+        for pair in ((cube((3, 4, 5)), cube((4, 4, 5))), (empty(), cube((4, 4, 5)))):
+            score = only(*pair, spacing_mm=None, convention=convention)
+            in_mm = (score.asd_mm, score.hd95_mm, score.surface_dice, score.predicted_ml, score.reference_ml)
+            assert in_mm == (None,) * 5
+    score = only(cube((3, 4, 5)), cube((4, 4, 5)), spacing_mm=None)
+    assert (score.dice, score.asd_voxel, score.hd95_voxel) == (known.dice, known.asd_voxel, known.hd95_voxel)
 
 
 def test_identical_masks_are_perfect() -> None:

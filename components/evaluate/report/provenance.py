@@ -59,10 +59,8 @@ def cautions(comparison: Comparison) -> list[str]:
             f"These are validation patients. The dataset version has {common['split_patients']['test']} test "
             "patients: evaluate on them (--split test) for numbers to quote."
         )
-    if common.get("spacing_known") is False:
-        found.append(
-            "The scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels."
-        )
+    if not common["spacing_known"]:
+        found.append("The scans do not say how large a voxel is: distances are in voxels, nothing is in mm.")
     fewest = len(common["patients"])
     if fewest < 6:
         found.append(

@@ -9,7 +9,7 @@ from typing import Any
 from components.evaluate.comparison import Amount, Comparison
 from components.evaluate.report.numbers import NONE, number, p_value, signed, span
 from components.evaluate.summary import TESTED
-from components.evaluate.table import is_best, spread_of, value_of
+from components.evaluate.table import columns_of, is_best, spread_of, value_of
 from components.model_ref import method_title
 
 FORMATS: Mapping[str, tuple[float, int]] = {
@@ -45,18 +45,14 @@ def amount_title(comparison: Comparison, labeled: int) -> str:
     return f"{labeled} labelled patient{'' if labeled == 1 else 's'} ({share:.1%})"
 
 
-def distance_metric(comparison: Comparison) -> str:
-    """The unit that the main table's distances have: the released code's tables are in voxels."""
-    return "asd_voxel" if comparison.common["convention"] == "released" else "asd_mm"
-
-
 def paper_table(comparison: Comparison) -> dict[str, Any]:
     """The paper's layout: amounts of labels × methods × (mean and each structure), DSC and ASD."""
     names = [None, *comparison.common["classes"][1:]]
-    metrics = ("dice", distance_metric(comparison))
+    columns = columns_of(comparison.common)[:2]
+    metrics = [metric for metric, _, _, _ in columns]
     return {
         "columns": ["Mean", *names[1:]],
-        "metrics": ["DSC [%]", "ASD [voxel]" if metrics[1] == "asd_voxel" else "ASD [mm]"],
+        "metrics": [title for _, title, _, _ in columns],
         "groups": [
             {
                 "title": amount_title(comparison, amount.labeled),
@@ -121,7 +117,7 @@ def _details(amount: Amount, method: str, best: bool) -> dict[str, Any]:
     if best:
         others = amount.summary["best_checkpoints"]
         cells.insert(1, _cell(others["methods"], method, "dice", None) if others else Cell(value=NONE))
-    values = own["asd_mm"]["values"]
+    values = own["asd_voxel"]["values"]
     counts = (str(own["missing"]), str(own["spurious"]), f"{values['present']} of {values['of']}")
     return {"title": method_title(method), "cells": cells + [Cell(value=text) for text in counts]}
 

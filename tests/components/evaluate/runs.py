@@ -50,6 +50,7 @@ def make_run(
         "classes": list(CLASSES),
         "labeled": labeled,
         "train_patients": 40,
+        "spacing_known": True,
         "split_patients": {"train": 40, "validation": len(cases), "test": 5},
         "labeled_patients": {str(seed): [f"patient_{n}" for n in range(labeled)] for seed in seeds},
         "seeds": list(seeds),

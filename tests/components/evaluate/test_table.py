@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from components.evaluate import results_table
 from components.evaluate.summary import summarize_methods
 from tests.components.evaluate.test_summary import SCORES
 
+SUMMARY: dict[str, Any] = {
+    "methods": summarize_methods(SCORES), "split": "validation", "cases": 2,
+    "spacing_known": True, "convention": "arco",
+}  # fmt: skip
 
-def test_terminal_table_sets_methods_side_by_side() -> None:
-    summary = {"methods": summarize_methods(SCORES), "split": "validation", "cases": 2}
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(results_table(summary | {"spacing_known": False}))
-    lines = [line.split("│") for line in console.export_text(clear=False).splitlines() if "│" in line]
-    cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
-    assert "figures in mm are in voxels" in console.export_text(clear=False)
-    assert cells[0][:3] == ["a", "Supervised", "70.0 ± 14.1"]
+
+def printed(summary: dict[str, Any]) -> tuple[str, list[list[str]]]:
+    console = Console(width=110, file=io.StringIO(), record=True)
+    console.print(results_table(summary))
+    text = console.export_text()
+    lines = [line.split("│") for line in text.splitlines() if "│" in line]
+    return text, [[cell.strip() for cell in line[1:-1]] for line in lines]
+
+
+def test_methods_are_side_by_side() -> None:
+    _, cells = printed(SUMMARY)
+    assert cells[0][:4] == ["a", "Supervised", "70.0 ± 14.1", "65.0–75.0"]
     assert cells[-2][:3] == ["mean", "Supervised", "55.0 ± 21.2"]
-    assert cells[-1] == ["", "ARCO-SG", "56.7 ± 40.7", "–", "–", "0"]
+    assert cells[-1] == ["", "ARCO-SG", "56.7 ± 40.7", "56.7–56.7", "–", "–", "0", "0"]
+
+
+@pytest.mark.parametrize("changes", [{"spacing_known": False}, {"convention": "released"}])
+def test_in_voxels_where_there_are_no_millimetres_and_as_released(changes: dict[str, Any]) -> None:
+    text, _ = printed(SUMMARY | changes)
+    assert "ASD [voxel]" in text and "mm" not in text

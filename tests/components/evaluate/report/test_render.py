@@ -138,7 +138,7 @@ def test_names_cannot_become_markup() -> None:
 def test_a_method_without_distances_has_a_dash() -> None:
     run = make_run()
     scores = [
-        dataclasses.replace(s, score=dataclasses.replace(s.score, asd_mm=None, predicted_voxels=0))
+        dataclasses.replace(s, score=dataclasses.replace(s.score, asd_mm=None, asd_voxel=None))
         if s.method == "supervised"
         else s
         for s in run.scores
@@ -154,10 +154,14 @@ def test_released_convention_is_in_voxels_and_says_so() -> None:
     assert "which flatters" in html
 
 
-def test_scans_without_a_voxel_size_are_said_to_be_in_voxels() -> None:
-    words = "figures in mm are in voxels"
-    assert words in report(make_run(changes={"spacing_known": False}))
-    assert words not in report(make_run(changes={"spacing_known": True}))
+def test_scans_without_a_voxel_size_have_distances_in_voxels_only() -> None:
+    run, words = make_run(changes={"spacing_known": False}), "The scans do not say how large a voxel is"
+    unknown = {"surface_dice": None, "asd_mm": None, "hd95_mm": None, "voxel_mm3": None}
+    scores = [dataclasses.replace(s, score=dataclasses.replace(s.score, **unknown)) for s in run.scores]
+    html = report(dataclasses.replace(run, scores=scores))
+    assert words in html and words not in report()
+    assert html.count("ASD [voxel]") == 4  # three columns of the first table, one of the second
+    assert "2.37" in html and "12 of 12" in Page(html).text
 
 
 def test_variance_is_shown_where_it_was_measured() -> None:
