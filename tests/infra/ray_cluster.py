@@ -92,7 +92,10 @@ def start_cluster(variables: Mapping[str, str], *, nodes: int = 3) -> Iterator[R
             address, dashboard = process.stdout.readline().split()
             environment["RAY_ADDRESS"] = address
             cluster = RayCluster(f"http://{dashboard}", environment, process)
-            wait_until(lambda: cluster.ray_job_submit("true").returncode == 0)  # its agent takes its time
+            # Its agent takes its time. No working folder: Ray would drop the package after this job, while the
+            # next one takes it to be there.
+            probe = [*RAY, "job", "submit", "--address", cluster.dashboard, "--", "true"]
+            wait_until(lambda: cluster.run(*probe).returncode == 0)
             yield cluster
         finally:
             process.terminate()

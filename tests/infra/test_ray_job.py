@@ -17,7 +17,7 @@ from infra.storage import Store
 from tests.conftest import TINY_SETTINGS
 from tests.infra.ray_cluster import RAY, REPOSITORY, RayCluster, wait_until
 
-pytestmark = [pytest.mark.dist, pytest.mark.slow]
+pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture
