@@ -92,8 +92,8 @@ def start_cluster(variables: Mapping[str, str], *, nodes: int = 3) -> Iterator[R
             address, dashboard = process.stdout.readline().split()
             environment["RAY_ADDRESS"] = address
             cluster = RayCluster(f"http://{dashboard}", environment, process)
-            # Its agent takes its time. No working folder: Ray would drop the package after this job, while the
-            # next one takes it to be there.
+            # Its agent takes its time. No working folder: Ray would drop the package after this job, while
+            # the next one takes it to be there.
             probe = [*RAY, "job", "submit", "--address", cluster.dashboard, "--", "true"]
             wait_until(lambda: cluster.run(*probe).returncode == 0)
             yield cluster
