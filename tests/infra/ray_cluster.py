@@ -21,6 +21,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+_PATIENCE = 300.0
 _NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 
@@ -67,7 +68,7 @@ class RayCluster:
         return found
 
 
-def wait_until(happened: Callable[[], object], seconds: float = 300) -> None:
+def wait_until(happened: Callable[[], object], seconds: float = _PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:.0f} s"
@@ -84,12 +85,16 @@ def start_cluster(variables: Mapping[str, str], *, nodes: int = 3) -> Iterator[R
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0", **variables}
     folder = tempfile.mkdtemp(prefix="arco-ray-")  # short: Ray puts sockets there
     command = [sys.executable, "-m", __name__, folder, str(nodes)]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    log = Path(folder) / "log"
+    with log.open("w") as errors, subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+    ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
-            address, dashboard = process.stdout.readline().split()
+            ready = process.stdout.readline()
+            assert ready, log.read_text()
+            address, dashboard = ready.split()
             environment["RAY_ADDRESS"] = address
             cluster = RayCluster(f"http://{dashboard}", environment, process)
             # Its agent takes its time. No working folder: Ray would drop the package after this job, while
@@ -103,6 +108,7 @@ def start_cluster(variables: Mapping[str, str], *, nodes: int = 3) -> Iterator[R
 
 
 def _main(folder: str, nodes: str) -> None:
+    import ray
     from ray.cluster_utils import Cluster
 
     with socket.socket() as probe:
@@ -110,11 +116,18 @@ def _main(folder: str, nodes: str) -> None:
         port = probe.getsockname()[1]
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args={**head, "dashboard_agent_listen_port": 0})
-    for _ in range(int(nodes)):
-        cluster.add_node(**_NODE)
+
+    def add(count: int) -> None:
+        target = len(ray.nodes()) + count
+        for _ in range(count):
+            cluster.add_node(**_NODE, wait=False)
+        wait_until(lambda: len(ray.nodes()) == target)
+
+    cluster.connect()
+    add(int(nodes))
     print(cluster.address, cluster.webui_url, flush=True)
     for _ in sys.stdin:
-        cluster.add_node(**_NODE)
+        add(1)
         print("added", flush=True)
 
 
