@@ -5,22 +5,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from arco_core.errors import DataError, StoreError
 from infra.datasets.manifest import MANIFEST, Manifest
 from infra.datasets.verify import wrong_sizes
-from infra.storage import AlreadyExists, NotFound, ObjectInfo, Store
+from infra.storage import AlreadyExists, NotFound, Store
 
 _ATTEMPTS = 5
-_PAUSE_S = (0.0, 3.0)
-"""The clock of an S3 ticks in seconds."""
+_PAUSE_S = (0.0, 2.0)
 
 
 def manifest_paths(home: Store) -> set[str]:
     """Manifests of the dataset whose folder is `home`, relative to it."""
-    return {entry.path for entry in _manifests(home)}
+    return {path for path in home.list() if PurePosixPath(path).name == MANIFEST}
 
 
 def publish(home: Store, manifest: Manifest, cases: bytes, *, seen: Collection[str]) -> None:
@@ -49,33 +47,26 @@ def publish(home: Store, manifest: Manifest, cases: bytes, *, seen: Collection[s
     path = f"{manifest.version}/{MANIFEST}"
     for _ in range(_ATTEMPTS):
         _check_parent(home, manifest)
-        _refuse(_rivals(home, manifest, seen), manifest)
+        for rival in _rivals(home, manifest, seen):
+            raise DataError(
+                f"version {rival} went on from {manifest.parent} while {manifest.version} was being "
+                "prepared, which was not published: run again, and it goes on from there"
+            )
         try:
             home.put_if_absent(path, manifest.to_json())
         except AlreadyExists:
             return
         try:
             _check_parent(home, manifest)
-            rivals = _rivals(home, manifest, seen)
-            _refuse([rival for rival in rivals if rival.before is True], manifest)
-        except (DataError, StoreError):
+        except StoreError:
             home.delete(path)
             raise
-        if all(rival.before is False for rival in rivals):
+        if not _rivals(home, manifest, seen):
             return
-        # Written in the same tick of the store's clock: nobody can tell who was first, so both step back.
+        # No clock tells who was first. Whoever sees the other steps back; whoever returns first then stays.
         home.delete(path)
         time.sleep(random.uniform(*_PAUSE_S))
     raise StoreError(f"version {manifest.version} and others were published at one time: run again")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rival:
-    """Another version that goes on from the same parent."""
-
-    version: str
-    before: bool | None
-    """Whether it was written before ours; none where the clock does not tell."""
 
 
 def _check_parent(home: Store, manifest: Manifest) -> None:
@@ -87,31 +78,13 @@ def _check_parent(home: Store, manifest: Manifest) -> None:
         )
 
 
-def _rivals(home: Store, manifest: Manifest, seen: Collection[str]) -> list[_Rival]:
+def _rivals(home: Store, manifest: Manifest, seen: Collection[str]) -> list[str]:
+    """Versions that go on from the same parent, and are not among those `seen` before."""
     if manifest.parent is None:
         return []
-    now = {entry.path: entry for entry in _manifests(home)}
-    own = now.pop(f"{manifest.version}/{MANIFEST}", None)
-    rivals = []
-    for path in sorted(now.keys() - set(seen)):
-        other = _read(home, path)
-        if other is not None and other.parent == manifest.parent:
-            first = own is None or now[path].modified < own.modified
-            same = own is not None and now[path].modified == own.modified
-            rivals.append(_Rival(version=other.version, before=None if same else first))
-    return rivals
-
-
-def _refuse(rivals: Collection[_Rival], manifest: Manifest) -> None:
-    for rival in rivals:
-        raise DataError(
-            f"version {rival.version} went on from {manifest.parent} while {manifest.version} was being "
-            "prepared, which was not published: run again, and it goes on from there"
-        )
-
-
-def _manifests(home: Store) -> list[ObjectInfo]:
-    return [entry for entry in home.entries() if PurePosixPath(entry.path).name == MANIFEST]
+    paths = manifest_paths(home).difference(seen, [f"{manifest.version}/{MANIFEST}"])
+    others = [_read(home, path) for path in sorted(paths)]
+    return [other.version for other in others if other is not None and other.parent == manifest.parent]
 
 
 def _read(home: Store, path: str) -> Manifest | None:

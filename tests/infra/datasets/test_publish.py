@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,7 +135,7 @@ def test_of_two_versions_that_go_on_from_one_the_first_stays(
     def append(folder: str) -> DatasetVersion:
         return prepare_dataset(folder, store, TINY, append_to=first.url, use_ray=False)
 
-    results = in_threads([lambda f=folder: append(f) for folder in folders])  # type: ignore[misc]
+    results = in_threads([partial(append, folder) for folder in folders])
     won = [result for result in results if isinstance(result, DatasetVersion)]
     lost = [result for result in results if isinstance(result, DataError)]
     assert len(won) == len(lost) == 1, results
@@ -157,25 +157,33 @@ def prepare_dataset_alone(raw: str, store: Store) -> DatasetVersion:
         return prepare_dataset(raw, store, TINY, use_ray=False)
 
 
-def test_writers_in_one_tick_of_the_clock_agree(
+def test_writers_that_see_each_other_step_back_and_one_returns(
     pool: Path, tmp_path: Path, together: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "_PAUSE_S", (0.0, 0.3))
+    """Both commit before either looks again."""
+    monkeypatch.setattr(publish, "_PAUSE_S", (0.0, 0.5))
     store = Store(str(tmp_path / "store"))
     first = prepare_dataset_alone(part_of(pool, tmp_path / "raw", [0, 1, 2, 6]), store)
-    original = publish._manifests
-    coarse = lambda home: [dataclasses.replace(e, modified=0.0) for e in original(home)]  # noqa: E731
-    monkeypatch.setattr(publish, "_manifests", coarse)
+    committed = threading.Barrier(2)
+    calls = threading.local()
+    original = publish._rivals
+
+    def looking(*arguments: object) -> object:
+        calls.count = getattr(calls, "count", 0) + 1
+        if calls.count == 2:
+            committed.wait(timeout=60)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publish, "_rivals", looking)
     folders = [part_of(pool, tmp_path / name, [n]) for name, n in (("a", 3), ("b", 4))]
-    results = in_threads(
-        [
-            lambda f=folder: prepare_dataset(f, store, TINY, append_to=first.url, use_ray=False)  # type: ignore[misc]
-            for folder in folders
-        ]
-    )
+
+    def append(folder: str) -> DatasetVersion:
+        return prepare_dataset(folder, store, TINY, append_to=first.url, use_ray=False)
+
+    results = in_threads([partial(append, folder) for folder in folders])
     won = [result for result in results if isinstance(result, DatasetVersion)]
     assert len(won) == 1, results
-    assert len(list_versions(store).versions) == 2
+    assert {v.manifest.version for v in list_versions(store).versions} == {first.version, won[0].version}
 
 
 def test_a_parent_that_is_removed_meanwhile(
