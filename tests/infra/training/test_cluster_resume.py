@@ -20,7 +20,7 @@ from tests.infra.ray_cluster import REPOSITORY, RayCluster, wait_until
 from tests.infra.training.jobs import make_job
 from tests.infra.training.processes import assert_equal_states, train_group
 
-pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.usefixtures("aws")]
+pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.cluster, pytest.mark.usefixtures("aws")]
 
 SETTINGS = [
     "pretrain.steps=600",
