@@ -160,11 +160,11 @@ def prepare_dataset_alone(raw: str, store: Store) -> DatasetVersion:
 def test_writers_that_see_each_other_step_back_and_one_returns(
     pool: Path, tmp_path: Path, together: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both commit before either looks again."""
+    """Both look before either commits, and commit before either looks again."""
     monkeypatch.setattr(publish, "_PAUSE_S", (0.0, 0.5))
     store = Store(str(tmp_path / "store"))
     first = prepare_dataset_alone(part_of(pool, tmp_path / "raw", [0, 1, 2, 6]), store)
-    committed = threading.Barrier(2)
+    looked, committed = threading.Barrier(2), threading.Barrier(2)
     calls = threading.local()
     original = publish._rivals
 
@@ -172,7 +172,10 @@ def test_writers_that_see_each_other_step_back_and_one_returns(
         calls.count = getattr(calls, "count", 0) + 1
         if calls.count == 2:
             committed.wait(timeout=60)
-        return original(*arguments)  # type: ignore[arg-type]
+        rivals = original(*arguments)  # type: ignore[arg-type]
+        if calls.count == 1:
+            looked.wait(timeout=60)
+        return rivals
 
     monkeypatch.setattr(publish, "_rivals", looking)
     folders = [part_of(pool, tmp_path / name, [n]) for name, n in (("a", 3), ("b", 4))]
