@@ -112,11 +112,16 @@ def markdown(summary: dict[str, Any]) -> str:
         own = values["dice"]["per_seed"]
         cells = [f"{100 * own[s]:.1f}" for s in seeds]
         cells.append(_spread([100 * own[s] for s in seeds]))
-        cells += [f"{values[m]['mean']:.2f}" for m in ("asd_mm", "hd95_mm")] + [str(values["missing"])]
+        cells += [_distance(values[m]["mean"]) for m in ("asd_mm", "hd95_mm")] + [str(values["missing"])]
         differences = [100 * (own[s] - reference[s]) for s in seeds if s in reference]
         cells.append(_spread(differences, sign="+") if differences and method != MEAN_TEACHER else "")
         lines.append(f"| {method_title(method)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _distance(mean: float | None) -> str:
+    """A dash where no volume has a distance, or none a voxel size."""
+    return "–" if mean is None else f"{mean:.2f}"
 
 
 def _spread(values: Sequence[float], sign: str = "") -> str:
