@@ -25,6 +25,11 @@ def add_check_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_result_option(parser: argparse.ArgumentParser) -> None:
+    """The option `--result`, see `components.launch`."""
+    parser.add_argument("--result", metavar="URL", help="object to write the URL of what is made into")
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Print without a traceback what the user can mend, or that a signal ended the work, and exit.

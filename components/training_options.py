@@ -10,10 +10,12 @@ from typing import Any
 
 from arco_core.config import ArcoConfig, ConfigError, dumps
 from arco_core.errors import DataError
-from components.command_line import add_check_option
+from components.command_line import add_check_option, add_result_option
+from components.launch import RAYJOB, StepCommand, repeated, run_step
 from components.settings import add_config_options, load_settings
 from infra.datasets import DatasetVersion
 from infra.training import BACKENDS, StageJob, StageName, run_stage
+from infra.training.worker import finished
 
 ALL_LABELED = 0.0
 """Amount of labels that stands for every annotated training patient."""
@@ -36,7 +38,9 @@ class TrainingOptions:
     """Labelled patients: a number from 1, a ratio of the training patients below 1, or 0 for all."""
     seed: int = 0
     backend: str = "ray"
-    """One of `infra.training.BACKENDS`."""
+    """One of `infra.training.BACKENDS`, or `components.launch.RAYJOB`."""
+    cluster: Sequence[str] = ()
+    """Settings of the Ray cluster that a RayJob gets, over the installation's."""
 
     @property
     def settings(self) -> ArcoConfig:
@@ -52,10 +56,32 @@ def train(stage: StageName, options: TrainingOptions, *, init: str | None = None
         options: on what, and how.
         init: checkpoint of the stage to start from.
 
-    Raises as `stage_job` and `infra.training.run_stage`.
+    Raises as `stage_job`, `infra.training.run_stage` and `components.launch.run_as_ray_job`.
     """
     job = stage_job(stage, options, init=init)
-    return run_stage(job, options.backend).checkpoint_url
+    if options.backend == RAYJOB and (done := finished(job)) is not None:
+        return done.checkpoint_url  # no cluster to find that out
+    return run_step(
+        _command(stage, options, init),
+        options.backend,
+        lambda: run_stage(job, options.backend).checkpoint_url,
+    )
+
+
+def _command(stage: StageName, options: TrainingOptions, init: str | None) -> StepCommand:
+    """The same training by its command line. Raises `ConfigError` for a local file with a RayJob."""
+    if options.backend == RAYJOB and options.config_file is not None:
+        raise ConfigError(
+            f"config_file = {options.config_file!r}: another pod does not have it; give --preset and --set"
+        )
+    labeled = "all" if options.labeled == ALL_LABELED else f"{options.labeled:g}"
+    arguments: tuple[str, ...] = ("--dataset", options.dataset, "--run", options.run, "--labeled", labeled)
+    arguments += ("--seed", str(options.seed), *repeated("--set", options.overrides))
+    if options.preset is not None:
+        arguments += ("--preset", options.preset)
+    if init is not None:
+        arguments += ("--init", init)
+    return StepCommand(step=stage, arguments=arguments, home=options.run, cluster=tuple(options.cluster))
 
 
 def stage_job(stage: StageName, options: TrainingOptions, *, init: str | None) -> StageJob:
@@ -124,7 +150,7 @@ def check_one_choice(labeled: float, names: Sequence[str]) -> None:
 def parse_training_options(
     stage: StageName, description: str | None, arguments: Sequence[str] | None
 ) -> tuple[TrainingOptions, dict[str, Any]]:
-    """The options of a training step's command line; `check`, and `init` where the stage takes it."""
+    """The options of a training step's command line; `check`, `result`, and `init` where there is one."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{stage}", description=description)
     parser.add_argument("--dataset", required=True, help="URL of the dataset version")
     parser.add_argument("--run", required=True, help="URL of the run folder")
@@ -138,8 +164,9 @@ def parse_training_options(
         parser.add_argument("--init", required=True, help="URL of the pre-training's checkpoint")
     add_labeled_patients_option(parser)
     add_check_option(parser)
+    add_result_option(parser)
     values = vars(parser.parse_args(arguments))
-    extra: dict[str, Any] = {key: values.pop(key) for key in ("check", "init") if key in values}
+    extra: dict[str, Any] = {key: values.pop(key) for key in ("check", "result", "init") if key in values}
     return TrainingOptions(**values), extra
 
 

@@ -6,12 +6,14 @@
 
 from kfp import dsl
 
+from components.cleanup.component import cleanup
 from components.evaluate.component import evaluate
 from components.finetune.component import finetune
 from components.prepare.component import prepare
 from components.pretrain.component import pretrain
 from components.publish.component import publish
 from components.supervised.component import supervised
+from pipelines.placement import waiting, working
 
 
 @dsl.pipeline(
@@ -26,7 +28,8 @@ def arco_full(
     overrides: list = [],  # noqa: B006 - Kubeflow takes the default as JSON
     labeled: float = 0.0,
     seeds: list = [0],  # noqa: B006
-    backend: str = "ray",
+    backend: str = "rayjob",
+    cluster: list = [],  # noqa: B006
     code: str = "",
 ) -> None:
     """The DAG.
@@ -39,41 +42,65 @@ def arco_full(
         overrides: settings over the preset's, each `section.key=value`.
         labeled: number of labelled patients from 1, ratio of the training patients below 1, 0 for all.
         seeds: one training of every stage each; they also choose the labelled patients.
-        backend: `ray`, or `in-process` to train with one worker and no Ray.
+        backend: `rayjob` gives each heavy step a Ray cluster of its own on Kubernetes; `ray` takes the Ray of
+            the step's own process, and `in-process` none, with one worker.
+        cluster: with `rayjob`, settings over those of `clusters.toml` (docs/kubernetes.md), each `key=value`
+            or `step:key=value`: queue, priority, spot workers, autoscaling, sizes, places, deadlines.
         code: fingerprint of the project's code, so that a cached step never outlives the code it ran.
     """
-    prepared = prepare(data=data, store=store, preset=preset, overrides=overrides, backend=backend, code=code)
-    prepared.set_caching_options(False)  # the folder may hold new scans under the same name
-    dataset = prepared.outputs["dataset"]
-    # One seed after the other: two would share a laptop's cores, and print at the same time.
-    with dsl.ParallelFor(seeds, name="seeds", parallelism=1) as seed:
-        common = {
-            "dataset": dataset,
-            "run": run,
-            "preset": preset,
-            "overrides": overrides,
-            "labeled": labeled,
-            "seed": seed,
-            "backend": backend,
-            "code": code,
-        }
-        stage_one = pretrain(**common)
-        stage_two = finetune(init=stage_one.outputs["model"], **common)
-        baseline = supervised(**common)
-    evaluated = evaluate(
-        dataset=dataset,
-        arco=dsl.Collected(stage_two.outputs["model"]),
-        supervised=dsl.Collected(baseline.outputs["model"]),
-        run=run,
-        code=code,
-    )
-    publish(
-        dataset=dataset,
-        models=dsl.Collected(stage_two.outputs["model"]),
-        summary=evaluated.outputs["summary"],
-        run=run,
-        code=code,
-    )
+    with dsl.ExitHandler(working(cleanup(backend=backend, cluster=cluster)), name="remove-ray-clusters"):
+        prepared = waiting(
+            prepare(
+                data=data,
+                store=store,
+                run=run,
+                preset=preset,
+                overrides=overrides,
+                labeled=labeled,
+                seeds=seeds,
+                backend=backend,
+                cluster=cluster,
+                code=code,
+            )
+        )
+        prepared.set_caching_options(False)  # the folder may hold new scans under the same name
+        dataset = prepared.outputs["dataset"]
+        # One seed after the other: two would share a laptop's cores, and print at the same time.
+        with dsl.ParallelFor(seeds, name="seeds", parallelism=1) as seed:
+            common = {
+                "dataset": dataset,
+                "run": run,
+                "preset": preset,
+                "overrides": overrides,
+                "labeled": labeled,
+                "seed": seed,
+                "backend": backend,
+                "cluster": cluster,
+                "code": code,
+            }
+            stage_one = waiting(pretrain(**common))
+            stage_two = waiting(finetune(init=stage_one.outputs["model"], **common))
+            baseline = waiting(supervised(**common))
+        evaluated = waiting(
+            evaluate(
+                dataset=dataset,
+                arco=dsl.Collected(stage_two.outputs["model"]),
+                supervised=dsl.Collected(baseline.outputs["model"]),
+                run=run,
+                backend=backend,
+                cluster=cluster,
+                code=code,
+            )
+        )
+        working(
+            publish(
+                dataset=dataset,
+                models=dsl.Collected(stage_two.outputs["model"]),
+                summary=evaluated.outputs["summary"],
+                run=run,
+                code=code,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
                         "labeled": plan.labeled,
                         "seeds": list(plan.seeds),
                         "backend": plan.backend,
+                        "cluster": [],
                         "code": plan.code,
                     },
                     root=root,

@@ -28,6 +28,7 @@ def run_locally(pipeline: BaseComponent, arguments: Mapping[str, Any], *, root: 
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # Kubeflow's commentary; what steps print is not logged
+    _take_back_retries(pipeline)
     try:
         pipeline(**arguments)
     except RuntimeError as error:
@@ -37,3 +38,11 @@ def run_locally(pipeline: BaseComponent, arguments: Mapping[str, Any], *, root: 
         raise StepFailed(failed["step"]) from error
     finally:
         logging.disable(before)
+
+
+def _take_back_retries(pipeline: BaseComponent) -> None:
+    """On a cluster a second try may find a healthy node; here it would say the same error again, later."""
+    spec = pipeline.pipeline_spec
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")

@@ -3,7 +3,7 @@
 from arco_core.config.data import DataConfig
 from arco_core.config.errors import ConfigError
 from arco_core.config.inference import InferenceConfig
-from arco_core.config.load import build, dumps, load, loads, merge, preset_names
+from arco_core.config.load import build, dumps, load, loads, merge, parse_override, preset_names
 from arco_core.config.network import NetworkConfig
 from arco_core.config.released import ReleasedConfig
 from arco_core.config.run import RunConfig
@@ -38,5 +38,6 @@ __all__ = [
     "load",
     "loads",
     "merge",
+    "parse_override",
     "preset_names",
 ]

@@ -45,7 +45,7 @@ def load(
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"config file {str(file)!r} is not TOML: {error}") from error
     for override in overrides:
-        merge(values, _parse_override(override))
+        merge(values, parse_override(override))
     return build(ArcoConfig, values)
 
 
@@ -79,7 +79,8 @@ def _without_none(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parse_override(override: str) -> dict[str, Any]:
+def parse_override(override: str) -> dict[str, Any]:
+    """`"a.b=c"` as tables of values, `{"a": {"b": "c"}}`. Raises `ConfigError` where there is no key."""
     key, separator, raw = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"override {override!r} is not of the form section.key=value")

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from arco_core.metrics import CONVENTIONS, TOLERANCE_MM
 from components.checks.steps import check_evaluation
-from components.command_line import add_check_option, exit_on_error
+from components.command_line import add_check_option, add_result_option, exit_on_error
 from components.evaluate import evaluate, results_table
+from components.launch import write_result
 from components.model_ref import add_model_option, parse_models
 
 
@@ -25,13 +26,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add_model_option(parser)
     add_check_option(parser)
+    add_result_option(parser)
     options = vars(parser.parse_args(arguments))
+    made = options.pop("result")
     with exit_on_error():
         models = parse_models(options.pop("models"))
         if options.pop("check"):
             check_evaluation(options, models).finish()
             return
         result = evaluate(models=models, **options)
+        write_result(made, result.summary_url)
     Console().print(results_table(result.summary))
     print(f"report   {result.report_url}\nsummary  {result.summary_url}")
 

@@ -18,13 +18,16 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     report: Output[HTML],
     run: str,
+    backend: str,
+    cluster: list,
     code: str,
 ) -> None:
     """Scores on the validation volumes; `code` keeps Kubeflow's cache from outliving the code."""
     from components.artifacts import read_models, read_url, write_evaluation
     from components.command_line import exit_on_error
-    from components.evaluate import evaluate
+    from components.evaluate.launch import evaluate_on
 
     with exit_on_error():
-        result = evaluate(dataset=read_url(dataset), run=run, models=read_models([*arco, *supervised]))
+        models = read_models([*arco, *supervised])
+        result = evaluate_on(backend, dataset=read_url(dataset), run=run, models=models, cluster=cluster)
         write_evaluation(result, summary=summary, metrics=metrics, confusion=confusion, report=report)

@@ -17,6 +17,7 @@ def finetune(
     labeled: float,
     seed: int,
     backend: str,
+    cluster: list,
     code: str,
 ) -> None:
     """Anatomical contrastive fine-tuning; `code` keeps Kubeflow's cache from outliving the code."""
@@ -35,6 +36,7 @@ def finetune(
             labeled=labeled,
             seed=seed,
             backend=backend,
+            cluster=cluster,
         )
         checkpoint = finetune(options, init=read_url(init))
         write_model(model, ModelRef(method=method_name(options), seed=seed, checkpoint=checkpoint))

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from components.checks.steps import check_preparation
-from components.command_line import add_check_option, exit_on_error
+from components.command_line import add_check_option, add_result_option, exit_on_error
+from components.launch import write_result
 from components.prepare.step import prepare
 from components.settings import add_config_options
 
@@ -23,12 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--no-ray", dest="use_ray", action="store_false", help="convert in this process")
     add_check_option(parser)
+    add_result_option(parser)
     options = vars(parser.parse_args(arguments))
+    result = options.pop("result")
     with exit_on_error():
         if options.pop("check"):
             check_preparation(options).finish()
         else:
-            print(prepare(**options))
+            url = prepare(**options)
+            write_result(result, url)
+            print(url)
 
 
 if __name__ == "__main__":

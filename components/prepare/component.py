@@ -8,13 +8,31 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
 def prepare(
-    dataset: Output[Dataset], data: str, store: str, preset: str, overrides: list, backend: str, code: str
+    dataset: Output[Dataset],
+    data: str,
+    store: str,
+    run: str,
+    preset: str,
+    overrides: list,
+    labeled: float,
+    seeds: list,
+    backend: str,
+    cluster: list,
+    code: str,
 ) -> None:
-    """Raw scans to a dataset version; `code` keeps Kubeflow's cache from outliving the code."""
+    """Check the run's parameters, then raw scans to a dataset version.
+
+    `code` keeps Kubeflow's cache from outliving the code.
+    """
     from components.artifacts import write_reference
+    from components.checks.pipeline import check_parameters
     from components.command_line import exit_on_error
-    from components.prepare.step import prepare
+    from components.prepare.step import prepare_on
 
     with exit_on_error():
-        url = prepare(data=data, store=store, preset=preset, overrides=overrides, use_ray=backend == "ray")
+        check_parameters(
+            backend=backend, data=data, store=store, run=run, preset=preset, overrides=overrides,
+            labeled=labeled, seeds=seeds, cluster=cluster,
+        )  # fmt: skip
+        url = prepare_on(backend, data=data, store=store, preset=preset, overrides=overrides, cluster=cluster)
     write_reference(dataset, url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from components.launch import StepCommand, repeated, run_step
 from components.settings import load_settings
 from infra.datasets import prepare_dataset
 from infra.progress import Progress
@@ -71,3 +72,15 @@ def prepare(
         flush=True,
     )
     return version.url
+
+
+def prepare_on(
+    backend: str, *, data: str, store: str, preset: str, overrides: Sequence[str], cluster: Sequence[str] = ()
+) -> str:
+    """`prepare` on a backend, see `components.launch`; raises as it does, and as the backend."""
+    arguments = ("--data", data, "--store", store, "--preset", preset, *repeated("--set", overrides))
+    return run_step(
+        StepCommand(step="prepare", arguments=arguments, home=store, cluster=tuple(cluster)),
+        backend,
+        lambda: prepare(data=data, store=store, preset=preset, overrides=overrides, use_ray=backend == "ray"),
+    )

@@ -16,6 +16,7 @@ def pretrain(
     labeled: float,
     seed: int,
     backend: str,
+    cluster: list,
     code: str,
 ) -> None:
     """Relational semi-supervised pre-training; `code` keeps Kubeflow's cache from outliving the code."""
@@ -33,5 +34,6 @@ def pretrain(
             labeled=labeled,
             seed=seed,
             backend=backend,
+            cluster=cluster,
         )
         write_reference(model, pretrain(options), seed=seed)

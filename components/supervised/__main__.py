@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from components.checks.training import check_training
 from components.command_line import exit_on_error
+from components.launch import write_result
 from components.supervised.step import supervised
 from components.training_options import parse_training_options
 
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if extra["check"]:
             check_training("supervised", options).finish()
         else:
-            print(supervised(options))
+            url = supervised(options)
+            write_result(extra["result"], url)
+            print(url)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def supervised(
     labeled: float,
     seed: int,
     backend: str,
+    cluster: list,
     code: str,
 ) -> None:
     """Training on the labelled scans alone; `code` keeps Kubeflow's cache from outliving the code."""
@@ -34,5 +35,6 @@ def supervised(
             labeled=labeled,
             seed=seed,
             backend=backend,
+            cluster=cluster,
         )
         write_model(model, ModelRef(method=BASELINE, seed=seed, checkpoint=supervised(options)))

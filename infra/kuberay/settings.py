@@ -9,24 +9,33 @@ spot_label = "karpenter.sh/capacity-type=spot"
 maximum = 8
 ```
 
-A step's table changes single values of the default's.
+A step's table changes single values of the default's. Parameters of a run change them once more:
+`workers.maximum=4` for all steps, `finetune:workers.maximum=8` for one.
 """
 
 from __future__ import annotations
 
 import copy
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from arco_core.config import ConfigError, build, merge
+from arco_core.config import ConfigError, build, merge, parse_override
 from infra.kuberay.spec import RayClusterSettings
 
 DEFAULT = "default"
 
 
-def load_cluster_settings(file: str | Path, step: str = DEFAULT) -> RayClusterSettings:
+def load_cluster_settings(
+    file: str | Path, step: str = DEFAULT, overrides: Iterable[str] = ()
+) -> RayClusterSettings:
     """The settings of `step` in `file`, the default's for a step without a table.
+
+    Args:
+        file: TOML.
+        step: name of a pipeline step.
+        overrides: over the file's, each `key=value` or `step:key=value`.
 
     Raises:
         ConfigError: the file cannot be read, or a value of any step is unknown, mistyped or impossible.
@@ -37,16 +46,29 @@ def load_cluster_settings(file: str | Path, step: str = DEFAULT) -> RayClusterSe
         raise ConfigError(f"cluster settings {str(file)!r} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"cluster settings {str(file)!r} are not TOML: {error}") from error
+    over = _override_tables(overrides)
     settings = {}
-    for name in (DEFAULT, *tables):
+    for name in (DEFAULT, *tables, *over):
         values: dict[str, Any] = {}
-        for table in (DEFAULT, name):
-            found = tables.get(table, {})
-            if not isinstance(found, dict):
-                raise ConfigError(f"cluster settings {str(file)!r}: {table} = {found!r}: must be a table")
-            merge(values, copy.deepcopy(found))
+        for source in (tables, over):
+            for table in (DEFAULT, name):
+                found = source.get(table, {})
+                if not isinstance(found, dict):
+                    raise ConfigError(f"cluster settings {str(file)!r}: {table} = {found!r}: must be a table")
+                merge(values, copy.deepcopy(found))
         try:
             settings[name] = build(RayClusterSettings, values)
         except ConfigError as error:
             raise ConfigError(f"cluster settings {str(file)!r}, [{name}]: {error}") from error
     return settings.get(step, settings[DEFAULT])
+
+
+def _override_tables(overrides: Iterable[str]) -> dict[str, Any]:
+    """Tables of settings by step, from `key=value` and `step:key=value`."""
+    tables: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        step, colon, rest = key.rpartition(":")
+        setting = parse_override(f"{rest if colon else key}{separator}{value}")
+        merge(tables.setdefault(step or DEFAULT, {}), setting)
+    return tables

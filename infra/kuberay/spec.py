@@ -116,6 +116,8 @@ class RayClusterSettings:
     head_place: Place = Place()
     workers: Workers = Workers()
     deadlines: Deadlines = Deadlines()
+    namespace: str | None = None
+    """Of the jobs; without one, that of who makes them."""
     service_account: str = "arco-ray"
     """Name of the service account whose identity the pods have towards the object store."""
     env_config_map: str | None = None
@@ -128,7 +130,8 @@ class RayClusterSettings:
     """Name of the PriorityClass of all pods."""
 
     def __post_init__(self) -> None:
-        for key in ("service_account", "env_config_map", "env_secret", "queue", "priority_class"):
+        names = ("namespace", "service_account", "env_config_map", "env_secret", "queue", "priority_class")
+        for key in names:
             value = getattr(self, key)
             if value is not None:
                 require_object_name(key, value)

@@ -20,6 +20,7 @@ from pipelines.command_line import compile_pipeline
 from tests.conftest import TINY_SETTINGS, write_msd_folder
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "arco_full.py"
+GOLDEN = Path(__file__).parent / "arco_full.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +32,33 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(compiled: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(compiled.read_text()))
+    return dict(next(yaml.safe_load_all(compiled.read_text())))
+
+
+@pytest.fixture(scope="module")
+def pods(compiled: Path) -> dict[str, Any]:
+    """What Kubernetes is told of each step's pod."""
+    _, platforms = yaml.safe_load_all(compiled.read_text())
+    return dict(platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"])
 
 
 def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    """Root, body of the exit handler, body of the loop."""
+    order = ("comp-exit-handler-1", "comp-for-loop-2")
+    return [spec["root"]["dag"], *(spec["components"][name]["dag"] for name in order)]
 
 
 def test_it_is_what_kubeflow_takes(spec: dict[str, Any]) -> None:
     json_format.ParseDict(spec, PipelineSpec())
 
 
-def test_compiling_again_gives_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
+def test_the_compiled_file_is_the_reviewed_one(compiled: Path, tmp_path: Path) -> None:
+    """What Kubeflow gets changes on purpose only, and is the same bytes from another process."""
     again = tmp_path / "again.yaml"
     subprocess.run([sys.executable, SCRIPT, "compile", "-o", again], check=True, capture_output=True)
     assert again.read_bytes() == compiled.read_bytes()
+    hint = f"python pipelines/arco_full.py compile -o {GOLDEN.relative_to(SCRIPT.parents[1])}"
+    assert compiled.read_text() == GOLDEN.read_text(), hint
 
 
 def test_every_task_has_its_component_and_its_predecessors(spec: dict[str, Any]) -> None:
@@ -58,19 +71,20 @@ def test_every_task_has_its_component_and_its_predecessors(spec: dict[str, Any])
 
 
 def test_the_order_of_the_steps(spec: dict[str, Any]) -> None:
-    root, loop = dags(spec)
-    assert set(root["tasks"]) == {"prepare", "for-loop-1", "evaluate", "publish"}
-    assert set(root["tasks"]["evaluate"]["dependentTasks"]) == {"prepare", "for-loop-1"}
-    assert "evaluate" in root["tasks"]["publish"]["dependentTasks"]
+    root, body, loop = dags(spec)
+    assert set(root["tasks"]) == {"exit-handler-1", "cleanup"}
+    assert set(body["tasks"]) == {"prepare", "for-loop-2", "evaluate", "publish"}
+    assert set(body["tasks"]["evaluate"]["dependentTasks"]) == {"prepare", "for-loop-2"}
+    assert "evaluate" in body["tasks"]["publish"]["dependentTasks"]
     assert set(loop["tasks"]) == {"pretrain", "finetune", "supervised"}
     assert loop["tasks"]["finetune"]["dependentTasks"] == ["pretrain"]
     assert "dependentTasks" not in loop["tasks"]["supervised"]
-    assert root["tasks"]["for-loop-1"]["iteratorPolicy"]["parallelismLimit"] == 1
+    assert body["tasks"]["for-loop-2"]["iteratorPolicy"]["parallelismLimit"] == 1
 
 
 def test_prepare_looks_at_the_folder_every_time(spec: dict[str, Any]) -> None:
-    root, loop = dags(spec)
-    assert "enableCache" not in root["tasks"]["prepare"].get("cachingOptions", {})
+    _, body, loop = dags(spec)
+    assert "enableCache" not in body["tasks"]["prepare"].get("cachingOptions", {})
     assert loop["tasks"]["pretrain"]["cachingOptions"]["enableCache"]
 
 
@@ -78,6 +92,34 @@ def test_steps_install_nothing_and_run_in_the_projects_image(spec: dict[str, Any
     for executor in spec["deploymentSpec"]["executors"].values():
         assert executor["container"]["image"] == IMAGE
         assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_clusters_are_removed_whatever_happens(spec: dict[str, Any]) -> None:
+    cleanup = dags(spec)[0]["tasks"]["cleanup"]
+    assert cleanup["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert cleanup["dependentTasks"] == ["exit-handler-1"]
+    assert cleanup["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
+
+
+def test_every_pod_has_limits_of_room_and_time_and_knows_its_run(
+    spec: dict[str, Any], pods: dict[str, Any]
+) -> None:
+    executors = spec["deploymentSpec"]["executors"]
+    assert set(pods) == set(executors)
+    for name, pod in pods.items():
+        resources = executors[name]["container"]["resources"]
+        assert resources["resourceCpuLimit"] and resources["resourceMemoryLimit"]
+        assert int(pod["activeDeadlineSeconds"]) >= 3600
+        assert pod["podMetadata"]["labels"]["app.kubernetes.io/part-of"] == "arco"
+        assert {"fieldPath": "metadata.labels['pipeline/runid']", "name": "ARCO_RUN_ID"} in pod[
+            "fieldPathAsEnv"
+        ]
+        assert pod["configMapAsVolume"][0]["mountPath"] == "/etc/arco"
+        assert pod["secretAsEnv"][0]["optional"]
+    for dag in dags(spec):
+        for task in dag["tasks"].values():
+            if spec["components"][task["componentRef"]["name"]].get("executorLabel"):
+                assert task["retryPolicy"]["maxRetryCount"] == 2
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,66 @@
+"""Checks of a pipeline's parameters, by its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from arco_core.config import ConfigError
+from components.checks.base import writable
+from components.launch import RAYJOB, check_clusters
+from components.settings import load_settings
+from components.training_options import ALL_LABELED, check_one_choice
+from infra.storage import Store
+from infra.training import BACKENDS
+
+
+def check_parameters(
+    *,
+    backend: str,
+    data: str,
+    store: str,
+    run: str,
+    preset: str,
+    overrides: Sequence[str],
+    labeled: float,
+    seeds: Sequence[int],
+    cluster: Sequence[str],
+) -> None:
+    """Raise for a parameter of `pipelines.arco_full` that would fail a later step.
+
+    Whoever starts a run in Kubeflow's pages has not gone through `components.plan`.
+
+    Raises:
+        ConfigError: an impossible parameter.
+        StoreError: a URL that is none, or a store that cannot be written.
+    """
+    if backend not in (*BACKENDS, RAYJOB):
+        raise ConfigError(f"backend = {backend!r}: must be one of {', '.join((*BACKENDS, RAYJOB))}.")
+    check_seeds(seeds)
+    check_labeled(labeled)
+    settings = load_settings(preset=preset, overrides=list(map(str, overrides)))
+    check_one_choice(labeled, settings.run.labeled_patients)
+    for url in (data, store):
+        Store(url)
+    writable(run)
+    if backend == RAYJOB:
+        check_clusters(cluster)
+        for url in (data, store, run):
+            if "://" not in url:
+                raise ConfigError(f"{url!r}: pods share no folder; give a URL, as s3://bucket/prefix.")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise `ConfigError` unless `seeds` are different whole numbers from 0, at least one."""
+    whole = all(isinstance(seed, int | float) and seed == int(seed) for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds = {list(seeds)}: must be different whole numbers from 0, at least one.")
+
+
+def check_labeled(labeled: float) -> None:
+    """Raise `ConfigError` unless `labeled` is 0 for all, a ratio below 1, or a number of patients."""
+    ok = math.isfinite(labeled) and labeled >= 0 and (labeled < 1 or labeled == int(labeled))
+    if not ok and labeled != ALL_LABELED:
+        raise ConfigError(
+            f"labeled = {labeled!r}: must be a number of patients from 1, a ratio below 1, or 0 for all."
+        )

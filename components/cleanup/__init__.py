@@ -1,0 +1,1 @@
+"""The step that runs last, whatever happened."""
