@@ -2,7 +2,8 @@
 
 What the version is made of is found first: files that no earlier version has read are hashed, which names the
 version and tells the scans that have shards already from new ones. Only new ones are converted, on the
-workers, into shards of their own. `manifest.json` is written last.
+workers, into shards of their own. `manifest.json` is written last. A preparation that was killed goes on from
+the shards that it finished.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from infra.datasets.packing import (
 from infra.datasets.publish import manifest_paths, publish
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
+from infra.datasets.records import pack, read_records, remove_records
 from infra.datasets.runner import run_tasks
 from infra.datasets.validate import check_sizes, check_spacing, resolve_classes
 from infra.datasets.version import CaseEntry, DatasetVersion
@@ -96,7 +98,11 @@ def prepare_dataset(
             tell(f"goes on from version {work.parent.version}: {done} scans are prepared, {left} are new")
         packer = raw_scans.packer(home, draft.version)
         groups = raw_scans.grouped(work.new)
-        packed, shards, failures = _convert(packer, groups, work, use_ray=use_ray, on_case=on_case)
+        before = read_records(packer, groups, work.digests)
+        if before:
+            done = sum(len(group.cases) for group in before)
+            tell(f"goes on where it was stopped: {done} of {len(work.new)} scans are prepared already")
+        packed, shards, failures = _convert(packer, groups, before, work, use_ray=use_ray, on_case=on_case)
         work = dataclasses.replace(work, failures=(*work.failures, *failures))
         _check_failures(work.failures, config.max_failures, len(raw_scans.dataset.cases))
         for failure in work.failures:
@@ -105,6 +111,7 @@ def prepare_dataset(
         draft = work.draft(packed)
         manifest, cases = work.manifest(draft, packed, shards)
         publish(home, manifest, cases, seen=seen)
+        remove_records(packer)
     return DatasetVersion.open(home.join(draft.version))
 
 
@@ -198,12 +205,21 @@ def _compare(
 
 
 def _convert(
-    packer: Packer, tasks: Sequence[CaseGroup], work: Work, *, use_ray: bool, on_case: OnCase | None
+    packer: Packer,
+    tasks: Sequence[CaseGroup],
+    before: Sequence[PackedGroup],
+    work: Work,
+    *,
+    use_ray: bool,
+    on_case: OnCase | None,
 ) -> tuple[dict[str, PackedCase], tuple[Shard, ...], tuple[Failure, ...]]:
-    """Pack the new cases into shards: the cases by id, the shards by name, and the failures."""
-    groups: list[PackedGroup] = []
-    done = 0
-    for group in run_tasks(packer.pack, tasks, use_ray=use_ray):
+    """Pack the new cases into shards, less what was packed `before`: the cases by id, the shards by name, and
+    the failures."""
+    groups = list(before)
+    finished = {group.number for group in groups}
+    done = sum(len(group.cases) for group in groups)
+    left = [task for task in tasks if task.number not in finished]
+    for group in run_tasks(partial(pack, packer), left, use_ray=use_ray):
         groups.append(group)
         for _ in (*group.cases, *group.failures):
             done += 1

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,6 +26,7 @@ from infra.datasets.packing import CaseGroup, hash_group
 from infra.datasets.readers.base import RawCase
 from infra.datasets.runner import run_tasks
 from infra.storage import Store
+from tests.conftest import write_msd_folder
 
 from .conftest import TINY
 
@@ -64,6 +72,60 @@ def test_ray_passes_a_failing_store_on(ray: None, raw: Path, tmp_path: Path) -> 
     group = CaseGroup(number=0, cases=(case,))
     with pytest.raises(StoreError, match=r"cannot read .*folder\.nii\.gz"):
         list(run_tasks(partial(hash_group, Store(str(raw))), [group], use_ray=True))
+
+
+def _die_once(folder: Path, task: int) -> int:
+    """Ends its worker, as the kernel does that runs out of memory, the first time."""
+    try:
+        (folder / str(task)).touch(exist_ok=False)
+    except FileExistsError:
+        return task
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+@pytest.mark.slow
+def test_ray_starts_the_tasks_of_a_dead_worker_again(ray: None, tmp_path: Path) -> None:
+    assert sorted(run_tasks(partial(_die_once, tmp_path), [1, 2], use_ray=True)) == [1, 2]
+
+
+def _count(folder: Path, task: int) -> int:
+    """How many tasks are under way."""
+    own = folder / str(task)
+    own.touch()
+    time.sleep(0.05)
+    running = len(list(folder.iterdir()))
+    own.unlink()
+    return running
+
+
+@pytest.mark.slow
+def test_ray_runs_no_more_tasks_at_a_time_than_it_has_cores(ray: None, tmp_path: Path) -> None:
+    import ray as engine
+
+    cores = int(engine.cluster_resources()["CPU"])
+    running = list(run_tasks(partial(_count, tmp_path), range(10 * cores), use_ray=True))
+    assert len(running) == 10 * cores and 1 <= max(running) <= cores
+
+
+@pytest.mark.slow
+def test_memory_of_a_worker_does_not_grow_with_the_cases(tmp_path: Path) -> None:
+    """A worker converts a task's cases one after the other, and puts them onto the disk."""
+    shape = (160, 160, 64)
+    case_mib = 4 * math.prod(shape) / 2**20
+    peaks = {}
+    for cases in (1, 8):
+        folder = write_msd_folder(tmp_path / str(cases), patients=cases, labeled=cases, shape=shape)
+        task = [sys.executable, "-m", "tests.infra.datasets.one_task", str(folder), str(tmp_path / "store")]
+        made = subprocess.run(
+            task, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=500
+        )
+        assert made.returncode == 0, made.stderr[-2000:]
+        result = json.loads(made.stdout)
+        assert result["cases"] == cases
+        peaks[cases] = result["peak_mib"]
+    assert peaks[1] > case_mib
+    assert peaks[8] - peaks[1] < 4 * case_mib, peaks
 
 
 @pytest.mark.s3
