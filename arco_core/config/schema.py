@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 
 from arco_core.config.data import DataConfig
 from arco_core.config.errors import require, require_in, require_range
+from arco_core.config.frameworks import (
+    ARCO,
+    FRAMEWORK_NAMES,
+    BYOLConfig,
+    ISDConfig,
+    KnnMoCoConfig,
+    MoCoConfig,
+    SimCLRConfig,
+    VICRegConfig,
+)
 from arco_core.config.inference import InferenceConfig
 from arco_core.config.network import NetworkConfig
 from arco_core.config.released import RELEASED_SAMPLERS, ReleasedConfig
@@ -67,8 +77,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Stage one: relational semi-supervised pre-training (METHOD section 2; paper E.1)."""
+    """Stage one (METHOD sections 2, 6; paper E.1); temperatures, bank and embedding are those of `arco`."""
 
+    framework: str = ARCO
+    """What unlabelled images are learnt from: `arco`, ARCO's relational distillation, or another framework
+    of self-supervision, with the settings in its own table below."""
     steps: int = 30_000
     labeled_batch: int = 3
     unlabeled_batch: int = 3
@@ -79,10 +92,21 @@ class PretrainConfig:
     embedding_dim: int = 512
     supervised_weight: float = 1.0
     global_weight: float = 1.0
+    """Of the term on whole images, which every framework has."""
     local_weight: float = 1.0
+    """Of the term on windows, which `arco` alone has."""
     ema: float = 0.99
+    """Of the teacher, unless the framework brings its own."""
+    moco: MoCoConfig = field(default_factory=MoCoConfig)
+    """Of `moco-v2` and `knn-moco`."""
+    knn_moco: KnnMoCoConfig = field(default_factory=KnnMoCoConfig)
+    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
+    byol: BYOLConfig = field(default_factory=BYOLConfig)
+    isd: ISDConfig = field(default_factory=ISDConfig)
+    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
 
     def __post_init__(self) -> None:
+        require_in("pretrain.framework", self.framework, FRAMEWORK_NAMES)
         require(self.steps >= 0, "pretrain.steps", self.steps, "must not be negative")
         for key in ("labeled_batch", "fresh_keys", "supervised_weight"):
             require(getattr(self, key) > 0, f"pretrain.{key}", getattr(self, key), "must be positive")
@@ -93,6 +117,18 @@ class PretrainConfig:
         require_range("pretrain.ema", self.ema, 0.0, 1.0)
         for key in ("global_weight", "local_weight"):
             require(getattr(self, key) >= 0, f"pretrain.{key}", getattr(self, key), "must not be negative")
+        queue = self.moco.queue_batches * self.batch
+        require(
+            self.framework != "knn-moco" or self.knn_moco.neighbors <= queue,
+            "pretrain.knn_moco.neighbors", self.knn_moco.neighbors,
+            f"must not exceed the queue, pretrain.moco.queue_batches = {self.moco.queue_batches} batches of "
+            f"{self.batch}",
+        )  # fmt: skip
+
+    @property
+    def batch(self) -> int:
+        """Images of a step, over all workers."""
+        return self.labeled_batch + self.unlabeled_batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What each stage of training computes in one step."""
 
-from arco_core.stages.base import ALONE, STATISTICS, Peers, Stage
+from arco_core.peers import ALONE, Peers
+from arco_core.stages.base import STATISTICS, Stage
 from arco_core.stages.build import STAGES, build_stage
 from arco_core.stages.passes import Passes
 

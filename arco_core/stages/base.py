@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,28 +13,11 @@ from arco_core.config.schema import ArcoConfig
 from arco_core.losses import supervised_loss
 from arco_core.networks import PyramidNetwork
 from arco_core.networks.teacher import ema_update, teach
+from arco_core.peers import Peers
 from arco_core.stages.passes import Passes
 
 STATISTICS = frozenset({"confident", "pseudo_labeled", "candidates", "absent", "queries", "bank_fill"})
 """What `Stage.forward` gives besides losses, where a stage has it (`Contrast`, `FinetuneStage`)."""
-
-
-def _identity(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Peers:
-    """The other workers, as far as a stage knows them: how many, and how to gather what banks get."""
-
-    count: int = 1
-    gathered: int = 1
-    """From how many workers `gather` gathers: all, or only this one, whose banks then are its own."""
-    gather: Callable[[Tensor], Tensor] = _identity
-    """Concatenate tensors of one shape of those workers along the first axis, by rank; no gradient."""
-
-
-ALONE = Peers()
 
 
 class Stage(nn.Module, ABC):

@@ -6,7 +6,8 @@ import torch
 
 from arco_core.config.errors import require_in
 from arco_core.config.schema import ArcoConfig
-from arco_core.stages.base import ALONE, Peers, Stage
+from arco_core.peers import ALONE, Peers
+from arco_core.stages.base import Stage
 from arco_core.stages.finetune import FinetuneStage
 from arco_core.stages.pretrain import PretrainStage
 from arco_core.stages.supervised import SupervisedStage

@@ -12,9 +12,9 @@ from torch import Tensor
 from arco_core.banks import Bank
 from arco_core.config.schema import ContrastConfig
 from arco_core.losses import contrastive_loss
+from arco_core.peers import Peers
 from arco_core.representation import masked_mean, project, sample_pyramid
 from arco_core.sampling import make_sampler
-from arco_core.stages.base import Peers
 
 PyramidAndMatrix = tuple[Sequence[Tensor], Tensor]
 

@@ -21,8 +21,9 @@ from arco_core.losses import (
 )
 from arco_core.networks import PyramidNetwork, build_network
 from arco_core.networks.teacher import make_teacher
+from arco_core.peers import Peers
 from arco_core.representation import PyramidHead, image_mean, project
-from arco_core.stages.base import Peers, Stage
+from arco_core.stages.base import Stage
 from arco_core.stages.contrast import Contrast
 from arco_core.stages.released import StarvingContrast, entropy_levels
 

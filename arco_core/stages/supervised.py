@@ -7,7 +7,8 @@ from torch import Tensor
 
 from arco_core.config.schema import ArcoConfig
 from arco_core.networks import PyramidNetwork, build_network
-from arco_core.stages.base import Peers, Stage
+from arco_core.peers import Peers
+from arco_core.stages.base import Stage
 
 
 class SupervisedStage(Stage):

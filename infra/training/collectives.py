@@ -57,5 +57,10 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
+def rank() -> int:
+    """Which of the ranks this is, from 0."""
+    return dist.get_rank()
+
+
 def _world() -> int:
     return dist.get_world_size()

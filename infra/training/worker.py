@@ -163,7 +163,7 @@ def build(job: StageJob, world: int, device: torch.device) -> Stage:
     """
     peers = ALONE
     if world > 1 and job.settings.run.banks == "shared":
-        peers = Peers(count=world, gathered=world, gather=collectives.gather_rows)
+        peers = Peers(count=world, gathered=world, rank=collectives.rank(), gather=collectives.gather_rows)
     elif world > 1:
         peers = Peers(count=world)
     with torch.random.fork_rng(devices=[]):

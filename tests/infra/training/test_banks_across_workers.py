@@ -8,6 +8,7 @@ off dropout, augmentation and the draw of pixels, whose randomness belongs to a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -48,7 +49,7 @@ STILL = (
     "augment.noise=0",
     "finetune.mix=none",
 )
-ORDERED = {"pretrain": ("global_bank", "local_bank"), "finetune": ("image_bank",)}
+ORDERED = {"pretrain": ("framework.global_bank", "framework.local_bank"), "finetune": ("image_bank",)}
 """Banks whose keys also come in the same order; seen to be equal to the bit."""
 EACH = 2  # labelled images of each worker, and unlabelled ones
 
@@ -96,7 +97,8 @@ class Shares:
 
 
 def banks(stage: Stage) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in stage.state_dict().items() if "_bank." in key}
+    names = tuple(f"{name}." for name, module in stage.named_modules() if isinstance(module, Bank))
+    return {key: value.clone() for key, value in stage.state_dict().items() if key.startswith(names)}
 
 
 def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -104,10 +106,10 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def _train_and_compare(rank: int, *, preset: str) -> None:
-    peers = Peers(count=WORLD, gathered=WORLD, gather=gather_rows)
-    for name in ("pretrain", "finetune"):
-        stage, config = make_stage(name, peers, preset=preset)
+def _train_and_compare(rank: int, *, trained: Sequence[tuple[str, str]], preset: str = "paper") -> None:
+    peers = Peers(count=WORLD, gathered=WORLD, rank=rank, gather=gather_rows)
+    for name, framework in trained:
+        stage, config = make_stage(name, peers, f"pretrain.framework={framework}", preset=preset)
         history: list[dict[str, Tensor]] = []
 
         def after_step(stage: Stage = stage, history: list[dict[str, Tensor]] = history) -> None:
@@ -125,11 +127,16 @@ def _train_and_compare(rank: int, *, preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
 def test_two_workers_hold_the_same_bits_after_every_step(preset: str) -> None:
-    run_on_two(partial(_train_and_compare, preset=preset))
+    stages = (("pretrain", "arco"), ("finetune", "arco"))
+    run_on_two(partial(_train_and_compare, trained=stages, preset=preset))
 
 
-def _still_banks(name: str, peers: Peers, parts: list[dict[str, Tensor]]) -> Stage:
-    stage, _ = make_stage(name, peers, *STILL)
+def test_two_workers_hold_the_same_queues_of_other_frameworks() -> None:
+    run_on_two(partial(_train_and_compare, trained=(("pretrain", "knn-moco"), ("pretrain", "isd"))))
+
+
+def _still_banks(name: str, peers: Peers, parts: list[dict[str, Tensor]], *overrides: str) -> Stage:
+    stage, _ = make_stage(name, peers, *STILL, *overrides)
     stage.eval()  # batch-norm statistics are those stored, and nothing is dropped
     if name == "finetune":  # all pixels enter the bank, in order, instead of a random draw of them
         stage.contrast.fresh_keys = partial(StarvingContrast.fresh_keys, stage.contrast)
@@ -163,3 +170,24 @@ def assert_same_sets(one: Bank, other: Bank) -> None:
 
 def test_two_workers_hold_the_banks_of_one_worker_with_the_whole_batch() -> None:
     run_on_two(_compare_with_one_worker)
+
+
+def _compare_frameworks(rank: int) -> None:
+    """The keys of a queue, of heads without batch norm; and the rows that losses on whole batches take."""
+    peers = Peers(count=WORLD, gathered=WORLD, rank=rank, gather=gather_rows)
+    own, whole = [share(rank, i) for i in range(3)], [global_batch(i) for i in range(3)]
+    overrides = ("pretrain.framework=knn-moco", "pretrain.knn_moco.neighbors=3")
+    shared = banks(_still_banks("pretrain", peers, own, *overrides))
+    alone = banks(_still_banks("pretrain", ALONE, whole, *overrides))
+    assert len(shared) == 6
+    for key, value in alone.items():
+        torch.testing.assert_close(shared[key], value, rtol=0, atol=1e-6)
+    rows = torch.arange(8.0).view(4, 2)
+    mine = rows[2 * rank : 2 * rank + 2].clone().requires_grad_()
+    together = peers.whole(mine)
+    together.square().sum().backward()
+    assert torch.equal(together, rows) and torch.equal(mine.grad, WORLD * 2 * mine)
+
+
+def test_other_frameworks_see_the_whole_batch_as_one_worker_does() -> None:
+    run_on_two(_compare_frameworks)
