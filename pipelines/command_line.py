@@ -1,4 +1,4 @@
-"""The command line of a pipeline: `run` on this machine, `compile` for Kubeflow Pipelines."""
+"""The command line of `arco_full`: `run` on this machine; `compile`, `submit` and `schedule` for Kubeflow."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from typing import Any
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
+from components.checks.pipeline import check_remote
 from components.checks.run import check_run
 from components.command_line import add_check_option, exit_on_error
+from components.launch import RAYJOB
 from components.local_session import local_session
-from components.plan import AUTO, plan_run
+from components.plan import AUTO, RunPlan, plan_run
 from components.terminal import print_plan, print_result
 from components.training_options import add_labeled_patients_option, backend_names, labeled_amount
 from pipelines.local_run import StepFailed, run_locally
+from pipelines.remote import REMOTE_OPTIONS, add_remote_options, send
 
 
 def main(pipeline: BaseComponent, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and do what it says; exits with 1 when a step fails, 2 for wrong input."""
     options = vars(_parser().parse_args(arguments))
-    if options.pop("command") == "compile":
+    command = options.pop("command")
+    if command == "compile":
         compile_pipeline(pipeline, options["output"])
-    else:
+    elif command == "run":
         run(pipeline, options)
+    else:
+        with exit_on_error():
+            send_run(pipeline, options)
 
 
 def compile_pipeline(pipeline: BaseComponent, output: str) -> None:
@@ -47,22 +54,7 @@ def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
         print_plan(plan)
         with local_session(plan) as root:
             try:
-                run_locally(
-                    pipeline,
-                    {
-                        "data": plan.data,
-                        "store": plan.store,
-                        "run": plan.run,
-                        "preset": plan.preset,
-                        "overrides": list(plan.overrides),
-                        "labeled": plan.labeled,
-                        "seeds": list(plan.seeds),
-                        "backend": plan.backend,
-                        "cluster": [],
-                        "code": plan.code,
-                    },
-                    root=root,
-                )
+                run_locally(pipeline, _parameters(plan, []), root=root)
             except StepFailed as error:
                 failed = f"The step {str(error)!r} failed; its error is above."
             except KeyboardInterrupt:
@@ -77,16 +69,37 @@ def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
     print_result(plan.run)
 
 
+def send_run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
+    """Plan from here, with the scans and the store that the cluster has, and have Kubeflow run it."""
+    remote = {key: options.pop(key) for key in REMOTE_OPTIONS if key in options}
+    cluster = options.pop("cluster")
+    check_remote([options["data"], options["store"]], cluster)
+    plan = plan_run(**options, backend=RAYJOB)
+    print_plan(plan)
+    send(pipeline, _parameters(plan, cluster), remote, title=plan.run.rpartition("/")[2])
+
+
+def _parameters(plan: RunPlan, cluster: Sequence[str]) -> dict[str, Any]:
+    """The arguments of the pipeline."""
+    return {
+        "data": plan.data,
+        "store": plan.store,
+        "run": plan.run,
+        "preset": plan.preset,
+        "overrides": list(plan.overrides),
+        "labeled": plan.labeled,
+        "seeds": list(plan.seeds),
+        "backend": plan.backend,
+        "cluster": list(cluster),
+        "code": plan.code,
+    }
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Scans with few labels to a published segmentation model.")
     commands = parser.add_subparsers(dest="command", required=True)
     local = commands.add_parser("run", help="run on this machine")
     local.add_argument("--data", help="folder or URL of the scans; without it, a synthetic demo cohort")
-    local.add_argument(
-        "--labeled", type=labeled_amount, default="all",
-        help="labelled patients to use: a number, a ratio of the training patients, or all (default)",
-    )  # fmt: skip
-    local.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
     local.add_argument("--store", default="arco-store", help="folder or s3:// URL for all results")
     local.add_argument(
         "--backend",
@@ -94,14 +107,33 @@ def _parser() -> argparse.ArgumentParser:
         default="ray",
         help="in-process trains with one worker and no Ray",
     )
-    local.add_argument("--run", help="name of the run; by default it follows from the other options")
-    local.add_argument("--preset", default=AUTO, help="default: the one named like the dataset, or generic")
-    local.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
-        help="a setting over the preset's; repeat it for more",
-    )  # fmt: skip
-    add_labeled_patients_option(local)
+    _add_run_options(local)
     add_check_option(local)
     written = commands.add_parser("compile", help="write the pipeline for Kubeflow Pipelines")
     written.add_argument("-o", "--output", default="arco_full.yaml")
+    for name, text in (
+        ("submit", "start a run on Kubeflow Pipelines; the pipeline is uploaded where it is not there"),
+        ("schedule", "have Kubeflow Pipelines run it again and again"),
+    ):
+        remote = commands.add_parser(name, help=text)
+        remote.add_argument("--data", required=True, help="s3:// URL of the scans")
+        remote.add_argument("--store", required=True, help="s3:// URL for all results")
+        _add_run_options(remote)
+        add_remote_options(remote, scheduled=name == "schedule")
     return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What a run is, wherever it runs."""
+    parser.add_argument(
+        "--labeled", type=labeled_amount, default="all",
+        help="labelled patients to use: a number, a ratio of the training patients, or all (default)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
+    parser.add_argument("--run", help="name of the run; by default it follows from the other options")
+    parser.add_argument("--preset", default=AUTO, help="default: the one named like the dataset, or generic")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="a setting over the preset's; repeat it for more",
+    )  # fmt: skip
+    add_labeled_patients_option(parser)

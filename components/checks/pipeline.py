@@ -10,6 +10,8 @@ from components.checks.base import writable
 from components.launch import RAYJOB, check_clusters
 from components.settings import load_settings
 from components.training_options import ALL_LABELED, check_one_choice
+from infra.kuberay.cron import require_cron
+from infra.kuberay.settings import check_overrides
 from infra.storage import Store
 from infra.training import BACKENDS
 
@@ -45,9 +47,26 @@ def check_parameters(
     writable(run)
     if backend == RAYJOB:
         check_clusters(cluster)
-        for url in (data, store, run):
-            if "://" not in url:
-                raise ConfigError(f"{url!r}: pods share no folder; give a URL, as s3://bucket/prefix.")
+        check_shared([data, store, run])
+
+
+def check_shared(urls: Sequence[str]) -> None:
+    """Raise `ConfigError` for a URL of a folder, which pods do not share."""
+    for url in urls:
+        if "://" not in url:
+            raise ConfigError(f"{url!r}: pods share no folder; give a URL, as s3://bucket/prefix.")
+
+
+def check_remote(urls: Sequence[str], cluster: Sequence[str]) -> None:
+    """Raise `ConfigError` for what is wrong with a run on a cluster, as far as it is known from here."""
+    check_shared(urls)
+    check_overrides(cluster)
+
+
+def six_fields(cron: str) -> str:
+    """Kubeflow's form of a cron line, seconds first. Raises `ConfigError` unless it has five fields."""
+    require_cron("cron", cron)
+    return f"0 {cron}"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -46,21 +46,31 @@ def load_cluster_settings(
         raise ConfigError(f"cluster settings {str(file)!r} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"cluster settings {str(file)!r} are not TOML: {error}") from error
-    over = _override_tables(overrides)
+    settings = _settings(tables, _override_tables(overrides), f"cluster settings {str(file)!r}")
+    return settings.get(step, settings[DEFAULT])
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Raise `ConfigError` for what no file of settings could be overridden with."""
+    _settings({}, _override_tables(overrides), "cluster")
+
+
+def _settings(tables: dict[str, Any], over: dict[str, Any], source: str) -> dict[str, RayClusterSettings]:
+    """Settings by step, of all steps that `tables` or `over` name, and the default's."""
     settings = {}
     for name in (DEFAULT, *tables, *over):
         values: dict[str, Any] = {}
-        for source in (tables, over):
+        for layer in (tables, over):
             for table in (DEFAULT, name):
-                found = source.get(table, {})
+                found = layer.get(table, {})
                 if not isinstance(found, dict):
-                    raise ConfigError(f"cluster settings {str(file)!r}: {table} = {found!r}: must be a table")
+                    raise ConfigError(f"{source}: {table} = {found!r}: must be a table")
                 merge(values, copy.deepcopy(found))
         try:
             settings[name] = build(RayClusterSettings, values)
         except ConfigError as error:
-            raise ConfigError(f"cluster settings {str(file)!r}, [{name}]: {error}") from error
-    return settings.get(step, settings[DEFAULT])
+            raise ConfigError(f"{source}, [{name}]: {error}") from error
+    return settings
 
 
 def _override_tables(overrides: Iterable[str]) -> dict[str, Any]:
