@@ -3,8 +3,9 @@
     python benchmarks/methods.py --data Task04_Hippocampus --preset hippocampus --labeled 2 9 --seeds 0 1 2
 
 Every method sees the same labelled patients and takes the same number of optimiser steps; those with two
-stages share one stage one a seed. Trainings run in processes of one thread, `--jobs` at a time; one that is
-done is not repeated. Scores are those of the validation patients, on the scans' own grids.
+stages share one stage one a seed and framework (`arco-sg+simclr` is ARCO-SG after a stage one by SimCLR).
+Trainings run in processes of one thread, `--jobs` at a time; one that is done is not repeated. Scores are
+those of the validation patients, on the scans' own grids.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from components.evaluate.step import evaluate
-from components.methods import MEAN_TEACHER, METHODS
+from components.methods import MEAN_TEACHER, METHODS, OWN_METHODS, framework_of
 from components.model_ref import BASELINE, ModelRef, method_title
 from components.prepare.step import prepare
 from components.settings import add_config_options
@@ -39,13 +40,9 @@ class Task:
 
     stage: StageName
     method: str
+    """Of a stage one: its framework."""
     options: TrainingOptions
     init: str | None = None
-
-    @property
-    def ref_key(self) -> tuple[float, int]:
-        """Amount of labels and seed, which share a stage one."""
-        return self.options.labeled, self.options.seed
 
 
 def run_task(task: Task) -> tuple[Task, str, float]:
@@ -61,8 +58,8 @@ def run_all(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> list[tuple[Task
     done = []
     for future in as_completed([pool.submit(run_task, task) for task in tasks]):
         task, checkpoint, seconds = future.result()
-        labels, seed = task.ref_key
-        print(f"{task.stage} {task.method}, {labels:g} labelled, seed {seed}: {seconds:.0f} s", flush=True)
+        labels = f"{task.options.labeled:g} labelled, seed {task.options.seed}"
+        print(f"{task.stage} {task.method}, {labels}: {seconds:.0f} s", flush=True)
         done.append((task, checkpoint))
     return done
 
@@ -73,15 +70,19 @@ def train_seed(
     """Train all methods with one seed, for each amount of labels."""
     two_stages = [m for m in methods if m != BASELINE]
     first = [Task(stage="supervised", method=BASELINE, options=o) for o in each if BASELINE in methods]
-    first += [Task(stage="pretrain", method="stage one", options=o) for o in each if two_stages]
+    first += [
+        Task(stage="pretrain", method=framework, options=_over(o, f"pretrain.framework={framework}"))
+        for framework in dict.fromkeys(map(framework_of, two_stages))
+        for o in each
+    ]
     done = run_all(pool, first)
-    init = {task.ref_key: url for task, url in done if task.stage == "pretrain"}
+    init = {(task.method, task.options.labeled): url for task, url in done if task.stage == "pretrain"}
     finetunes = [
         Task(
             stage="finetune",
             method=m,
-            options=replace(o, overrides=[*o.overrides, *METHODS[m]]),
-            init=init[o.labeled, o.seed],
+            options=_over(o, *METHODS[m]),
+            init=init[framework_of(m), o.labeled],
         )
         for m in two_stages
         for o in each
@@ -92,6 +93,10 @@ def train_seed(
         ref = ModelRef(method=task.method, seed=task.options.seed, checkpoint=url)
         refs.setdefault(task.options.labeled, []).append(ref)
     return refs
+
+
+def _over(options: TrainingOptions, *settings: str) -> TrainingOptions:
+    return replace(options, overrides=[*options.overrides, *settings])
 
 
 def markdown(summary: dict[str, Any]) -> str:
@@ -143,7 +148,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD"
+        "--methods", nargs="+", choices=list(METHODS), default=list(OWN_METHODS), metavar="METHOD"
     )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     return parser.parse_args()

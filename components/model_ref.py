@@ -10,31 +10,52 @@ from arco_core.config.errors import require
 BASELINE = "supervised"
 """The method that the others are compared with."""
 
+FRAMEWORK_SEPARATOR = "+"
+"""Between a method's name and that of the framework of its stage one, where this is not ARCO's own."""
+FRAMEWORK_TITLES = {
+    "moco-v2": "MoCo v2",
+    "knn-moco": "kNN-MoCo",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "isd": "ISD",
+    "vicreg": "VICReg",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
     """The outcome of training one method with one seed."""
 
     method: str
-    """`arco-sg`, …, or `supervised`."""
+    """One of `components.methods.METHODS`, or the name that its user gave it."""
     seed: int
     checkpoint: str
     """URL of the last stage's final checkpoint."""
 
 
 def method_title(method: str) -> str:
-    """A method's name as tables and figures print it: `ARCO-SG`, `Mean teacher`, `Supervised`.
+    """A method's name as tables and figures print it: `ARCO-SG`, `ARCO-SG + SimCLR`, `Supervised`, ….
 
     A run's name in brackets, as comparisons add it, stays as it is.
     """
     name, bracket, run = method.partition(" (")
+    name, plus, framework = name.partition(FRAMEWORK_SEPARATOR)
     title = name.upper() if name.startswith("arco") else name.replace("-", " ").capitalize()
+    if plus:
+        title += f" + {FRAMEWORK_TITLES.get(framework, framework)}"
     return title + bracket + run
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """For sorting as the paper's tables do: the baseline first, ARCO last, by name between."""
-    return 0 if method.startswith(BASELINE) else 2 if method.startswith("arco") else 1, method
+    """For sorting as the paper's tables do: the baseline first, ARCO last, by name between.
+
+    ARCO after a stage one by another framework comes before ARCO itself.
+    """
+    if method.startswith(BASELINE):
+        return 0, method
+    if not method.startswith("arco"):
+        return 1, method
+    return 2 if FRAMEWORK_SEPARATOR in method.partition(" (")[0] else 3, method
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:

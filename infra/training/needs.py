@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from arco_core.errors import DataError
@@ -45,11 +47,18 @@ def worker_bytes(job: StageJob, version: DatasetVersion) -> int:
 
 
 def check_init(job: StageJob) -> str:
-    """The checkpoint that `job` starts from, in words.
+    """The checkpoint that `job` starts from, in words. Raises as `init_state`."""
+    state = init_state(job)
+    other = StageJob.from_json(state["job"])
+    return f"{job.init_checkpoint}, {other.title}, after step {state['step']}"
+
+
+def init_state(job: StageJob) -> dict[str, Any]:
+    """The checkpoint that `job` starts from.
 
     Raises:
         StoreError: it cannot be read.
-        DataError: the job cannot start from it.
+        DataError: the job cannot start from it, or would not be what its configuration says.
     """
     url = job.init_checkpoint or ""
     state = read_checkpoint(url)
@@ -59,14 +68,15 @@ def check_init(job: StageJob) -> str:
         "classes": (other.classes, job.classes),
         "channels": (other.channels, job.channels),
         "network": (_network(other), _network(job)),
+        "pretrain.framework": (other.settings.pretrain.framework, job.settings.pretrain.framework),
     }
     for what, (found, needed) in wrong.items():
         if found != needed:
             raise DataError(
                 f"init = {url}: its {what} is {found}, and {job.title} needs {needed}: give the checkpoint "
-                "of a pre-training with the same dataset and network."
+                "of a pre-training with the same dataset, network and framework."
             )
-    return f"{url}, {other.title}, after step {state['step']}"
+    return state
 
 
 def _network(job: StageJob) -> str:

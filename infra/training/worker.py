@@ -14,7 +14,6 @@ from arco_core.errors import Diverged, TrainingError
 from arco_core.meter import Values
 from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
 from arco_core.training import Loop, train
-from infra.checkpoints import read_checkpoint
 from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
@@ -24,6 +23,7 @@ from infra.training.examination import Examination
 from infra.training.feed import TrainingFeed, open_feed
 from infra.training.health import ROLLBACK, Collapsed, gone_back_before, rollback_line, rollbacks
 from infra.training.metrics_log import Line
+from infra.training.needs import init_state
 from infra.training.recorder import RESULT, Recorder, checkpoints_of, lines_in
 from infra.training.seeds import derived_seed
 from infra.training.shares import gather_shares, own_state
@@ -172,7 +172,7 @@ def build(job: StageJob, world: int, device: torch.device) -> Stage:
             job.stage, job.settings, channels=job.channels, classes=len(job.classes), peers=peers
         )
     if job.init_checkpoint:
-        stage.load_pretrained(read_checkpoint(job.init_checkpoint)["stage"])
+        stage.load_pretrained(init_state(job)["stage"])
     return stage.to(device)
 
 

@@ -148,6 +148,9 @@ def test_where_stage_two_starts(
     assert "its stage is finetune, and finetune, seed 0 needs pretrain" in err
     wide = ["--set", "network.features=[8,8]", "--init", str(first)]
     assert "its network is unet [4, 8]" in told(finetune, [*arguments, *wide], capsys, code=2)
+    other_framework = ["--set", "pretrain.framework=byol", "--init", str(first)]
+    err = told(finetune, [*arguments, *other_framework], capsys, code=2)
+    assert "its pretrain.framework is arco, and finetune, seed 0 needs byol" in err
     nothing = ["--init", str(tmp_path / "nothing.pt")]
     assert "is not committed" in told(finetune, [*arguments, *nothing], capsys, code=2)
 

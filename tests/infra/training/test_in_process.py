@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from arco_core.errors import StoreError, TrainingError
+from arco_core.errors import DataError, StoreError, TrainingError
 from infra.checkpoints import read_checkpoint
 from infra.training import StageResult, load_network, run_stage
 from infra.training.in_process import run_in_process
@@ -53,6 +53,17 @@ def test_stage_two_starts_from_stage_one(tiny_dataset: str, tmp_path: Path) -> N
     pretrained = stage_state(first)
     assert weights
     assert all(torch.equal(value, pretrained[name]) for name, value in weights.items())
+
+
+def test_stage_two_refuses_the_stage_one_of_another_framework(tiny_dataset: str, tmp_path: Path) -> None:
+    """It would be reported as what it is not."""
+    isd = ["pretrain.framework=isd"]
+    first = run_in_process(make_job(tiny_dataset, tmp_path, settings=isd))
+    job = make_job(tiny_dataset, tmp_path, "finetune", init=first.checkpoint_url)
+    with pytest.raises(DataError, match=r"pretrain\.framework is isd, and finetune, seed 0 needs arco"):
+        run_in_process(job)
+    job = make_job(tiny_dataset, tmp_path, "finetune", settings=isd, init=first.checkpoint_url)
+    assert run_in_process(job).steps == 4
 
 
 def test_a_finished_stage_is_not_trained_again(
