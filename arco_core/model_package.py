@@ -1,6 +1,8 @@
 """The published model: a folder that can be used without this repository's training code.
 
     model.safetensors   weights of the network
+    teacher.safetensors weights of its teacher, where training had one: how far the two disagree is a measure
+                        of uncertainty
     model.json          preprocessing, classes, network, metrics, provenance, checksums of the other files
     model.pt2           `torch.export` program: images (B, C, *S) -> logits (B, K, *S), any B; *S is the
                         size of a slice or of a patch, `image_size` in `model.json`
@@ -33,6 +35,7 @@ from arco_core.networks import build_network
 FORMAT = "arco-model"
 FORMAT_VERSION = 2
 DESCRIPTION, WEIGHTS, PROGRAM, CARD = "model.json", "model.safetensors", "model.pt2", "README.md"
+TEACHER = "teacher.safetensors"
 
 Config = TypeVar("Config", DataConfig, NetworkConfig, InferenceConfig)
 
@@ -53,6 +56,8 @@ class PublishedModel:
     """Class names, background first; the network's output has one channel each."""
     channels: int
     """Channels of the input image."""
+    teacher: nn.Module | None = None
+    """The network's average over training, as the network."""
     inference_config: InferenceConfig = field(default_factory=InferenceConfig)
     """How volumes are predicted patch by patch."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +82,9 @@ def save_package(
     if any(folder.iterdir()):
         raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
     network = copy.deepcopy(model.network).cpu().eval()
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    _save_weights(network, folder / WEIGHTS)
+    if model.teacher is not None:
+        _save_weights(model.teacher, folder / TEACHER)
     _export(network, model, folder / PROGRAM)
     (folder / CARD).write_text(
         model_card(
@@ -101,33 +108,47 @@ def save_package(
         "inference": asdict(model.inference_config),
         "metrics": metrics,
         "provenance": provenance,
-        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, PROGRAM, CARD)},
+        "sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_package(folder: Path) -> PublishedModel:
-    """Open a folder that `save_package` wrote; the network is on the CPU, in evaluation mode.
+def load_package(folder: Path, *, teacher: bool = False) -> PublishedModel:
+    """Open a folder that `save_package` wrote; networks are on the CPU, in evaluation mode.
+
+    Args:
+        folder: with description and weights at least.
+        teacher: open the network's teacher, too.
 
     Raises:
-        ModelPackageError: the folder is no package, is of another format version, or is damaged.
+        ModelPackageError: the folder is no package, is of another format version, or is damaged; or there is
+            no teacher.
     """
-    description = _read_description(folder)
-    _verify(folder / WEIGHTS, description)
+    description = read_description(folder)
+    files = [WEIGHTS, TEACHER] if teacher else [WEIGHTS]
+    if teacher and TEACHER not in description.get("sha256", {}):
+        raise ModelPackageError(
+            f"{folder} holds no teacher: its training had none, or an older version published it. Publish it "
+            "again, or use what needs no teacher."
+        )
+    for name in files:
+        _verify(folder / name, description)
     try:
         data_config = _config(DataConfig, description["data"])
         network_config = _config(NetworkConfig, description["network"])
         inference_config = _config(InferenceConfig, description["inference"])
         classes, channels = tuple(map(str, description["classes"])), int(description["channels"])
-        network = build_network(channels, len(classes), network_config)
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        networks = [build_network(channels, len(classes), network_config).eval() for _ in files]
+        for network, name in zip(networks, files, strict=True):
+            network.load_state_dict(load_file(folder / name))
         metadata = {key: description[key] for key in ("metrics", "provenance")}
     except KeyError as error:
         raise ModelPackageError(f"{folder / DESCRIPTION} has no {error}: the file is damaged.") from error
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelPackageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
     return PublishedModel(
-        network=network.eval(),
+        network=networks[0],
+        teacher=networks[1] if teacher else None,
         data_config=data_config,
         network_config=network_config,
         inference_config=inference_config,
@@ -137,13 +158,18 @@ def load_package(folder: Path) -> PublishedModel:
     )
 
 
+def _save_weights(network: nn.Module, path: Path) -> None:
+    save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, path)
+
+
 def _export(network: nn.Module, model: PublishedModel, path: Path) -> None:
     example = torch.zeros(2, model.channels, *model.data_config.image_size)
     program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch")},))
     torch.export.save(program, path)
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """`model.json` of a package. Raises `ModelPackageError` where there is none that this code can read."""
     path = folder / DESCRIPTION
     if not path.is_file():
         hint = "it has no model.json" if folder.is_dir() else "there is no such folder"

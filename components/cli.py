@@ -9,6 +9,7 @@ from pathlib import Path
 from arco_core import __version__
 from components.command_line import exit_on_error
 from components.data_commands import add_data_commands
+from components.predict_command import add_predict_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,12 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"arco {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    predict = commands.add_parser("predict", help="segment a scan with a published model")
-    predict.add_argument("scan", type=Path, help="NIfTI file (.nii or .nii.gz)")
-    predict.add_argument("--model", required=True, help="folder or URL of a published model")
-    predict.add_argument("-o", "--output", type=Path, required=True, help="where to write the mask")
-    predict.set_defaults(command=_predict)
-
+    add_predict_command(commands)
     variance = commands.add_parser(
         "variance", help="measure the samplers' variance on real features: variance.csv and variance.png"
     )
@@ -71,13 +67,6 @@ def _parser() -> argparse.ArgumentParser:
 
     add_data_commands(commands)
     return parser
-
-
-def _predict(options: argparse.Namespace) -> None:
-    from components.predict import predict  # imports torch, which takes seconds
-
-    volumes = predict(model=options.model, scan=options.scan, output=options.output)
-    print(f"{options.output}  " + ", ".join(f"{name} {ml:.2f} ml" for name, ml in volumes.items()))
 
 
 def _variance(options: argparse.Namespace) -> None:

@@ -277,6 +277,11 @@ class ArcoConfig:
             "data.image_size", self.data.image_size, f"needs {axes} sides for network.kind = {kind!r}",
         )  # fmt: skip
         require(
+            axes == 3 or "d" not in self.inference.flips,
+            "inference.flips", self.inference.flips,
+            f"slices have no depth (network.kind = {kind!r}): name axes of 'hw'",
+        )  # fmt: skip
+        require(
             axes == 2 or not self.finetune.weights.equivariance,
             "finetune.weights.equivariance", self.finetune.weights.equivariance,
             f"must be 0 in 3D (network.kind = {kind!r}): its warps are of slices",

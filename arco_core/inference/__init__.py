@@ -1,6 +1,7 @@
 """From a scan to a mask: through the network as slices or windows, and back to the scan's own grid."""
 
-from arco_core.inference.masks import segment_scan, segment_volume
+from arco_core.inference.maps import MAPS, MapName, Segmentation
+from arco_core.inference.masks import segment_prepared, segment_scan, segment_volume
 from arco_core.inference.probabilities import (
     PATCHES_PER_BATCH,
     SLICES_PER_BATCH,
@@ -9,10 +10,14 @@ from arco_core.inference.probabilities import (
 )
 
 __all__ = [
+    "MAPS",
     "PATCHES_PER_BATCH",
     "SLICES_PER_BATCH",
+    "MapName",
+    "Segmentation",
     "predict_slices",
     "predict_windows",
+    "segment_prepared",
     "segment_scan",
     "segment_volume",
 ]

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, combinations
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.inferers import sliding_window_inference
-from torch import nn
+from torch import Tensor, nn
 
 from arco_core.errors import DataError
 
 SLICES_PER_BATCH = 16
 PATCHES_PER_BATCH = 2
+_FLIP_AXES = {"d": -3, "h": -2, "w": -1}
 
 
 def predict_slices(
     network: nn.Module,
     slices: npt.NDArray[np.float32],
     *,
+    flips: str = "",
     batch: int = SLICES_PER_BATCH,
     device: torch.device | str = "cpu",
 ) -> npt.NDArray[np.float32]:
     """Class probabilities (S, K, H, W) of slices (S, C, H, W), in evaluation mode, without gradients.
 
-    The network must be on `device`; its training mode is put back afterwards.
+    The network must be on `device`; its training mode is put back afterwards. `flips` are the axes of
+    `InferenceConfig.flips`.
 
     Raises:
-        DataError: `slices` is empty or not four-dimensional.
+        DataError: `slices` is empty or not four-dimensional, or `flips` names the depth.
     """
-    batches = slice_probabilities(network, slices, batch=batch, device=device)
+    batches = slice_probabilities(network, slices, flips=flips, batch=batch, device=device)
     return np.concatenate([p.cpu().numpy() for p in batches])
 
 
@@ -39,18 +43,24 @@ def slice_probabilities(
     network: nn.Module,
     slices: npt.NDArray[np.float32],
     *,
+    flips: str = "",
     batch: int = SLICES_PER_BATCH,
     device: torch.device | str = "cpu",
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Tensor]:
     """As `predict_slices`, a batch (<= batch, K, H, W) at a time, left on `device`."""
     if slices.ndim != 4 or len(slices) == 0:
         raise DataError(
             f"slices of shape {slices.shape}: must be (slices, channels, H, W), at least one slice."
         )
-    with _evaluating(network), torch.inference_mode():
+    if "d" in flips:
+        raise DataError(f"flips {flips!r}: a model of slices knows no depth; name axes of 'hw'.")
+    classify = _classifier(network, flips)
+    with _evaluating(network):
         for start in range(0, len(slices), batch):
             part = np.ascontiguousarray(slices[start : start + batch], np.float32)
-            yield network(torch.from_numpy(part).to(device)).softmax(dim=1)
+            with torch.inference_mode():  # not around the yield: two generators would end each other's modes
+                probabilities = classify(torch.from_numpy(part).to(device))
+            yield probabilities
 
 
 def predict_windows(
@@ -59,6 +69,7 @@ def predict_windows(
     patch: Sequence[int],
     *,
     overlap: float,
+    flips: str = "",
     batch: int = PATCHES_PER_BATCH,
     device: torch.device | str = "cpu",
 ) -> npt.NDArray[np.float32]:
@@ -67,6 +78,7 @@ def predict_windows(
     Windows of `patch` overlap by the share `overlap` of their sides; where they do, probabilities are
     averaged with Gaussian weights around each window's centre (standard deviation an eighth of the side),
     as in nnU-Net (Isensee et al., Nature Methods 2021). Only `batch` windows at a time are on `device`.
+    Each is mirrored along the axes of `flips`, see `InferenceConfig.flips`.
 
     Raises:
         DataError: `volume` is not four-dimensional, or smaller than a patch.
@@ -80,13 +92,27 @@ def predict_windows(
             torch.from_numpy(np.ascontiguousarray(volume, np.float32))[None],
             tuple(patch),
             batch,
-            lambda windows: network(windows).softmax(dim=1),
+            _classifier(network, flips),
             overlap=overlap,
             mode="gaussian",
             sw_device=device,
             device="cpu",
         )
     return np.asarray(probabilities[0].numpy(), dtype=np.float32)
+
+
+def _classifier(network: nn.Module, flips: str) -> Callable[[Tensor], Tensor]:
+    """Images (B, C, *S) to class probabilities (B, K, *S), averaged over mirror images along `flips`."""
+    axes = [_FLIP_AXES[letter] for letter in flips]
+    mirrors = list(chain.from_iterable(combinations(axes, count) for count in range(1, len(axes) + 1)))
+
+    def classify(images: Tensor) -> Tensor:
+        total: Tensor = network(images).softmax(dim=1)
+        for mirror in mirrors:
+            total = total + network(images.flip(mirror)).softmax(dim=1).flip(mirror)
+        return total / (len(mirrors) + 1) if mirrors else total
+
+    return classify
 
 
 @contextmanager

@@ -6,13 +6,13 @@ A scan is turned to canonical axes, cropped, scaled in intensity, resampled, and
 """
 
 from arco_core.preprocess.geometry import CANONICAL_AXES, Box, Geometry
-from arco_core.preprocess.scan import place_label, prepare_image, prepare_label, restore_label
+from arco_core.preprocess.scan import place, prepare_image, prepare_label, restore_label
 
 __all__ = [
     "CANONICAL_AXES",
     "Box",
     "Geometry",
-    "place_label",
+    "place",
     "prepare_image",
     "prepare_label",
     "restore_label",

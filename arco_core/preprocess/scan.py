@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from arco_core.preprocess.crop import crop_box
 from arco_core.preprocess.geometry import Box, Geometry
 from arco_core.preprocess.grid import fit, resample_linear, resample_nearest
 from arco_core.preprocess.intensity import scale_intensity
+
+Value = TypeVar("Value", np.uint8, np.float32)
 
 
 def prepare_image(
@@ -68,12 +70,15 @@ def restore_label(prepared: npt.NDArray[np.uint8], geometry: Geometry) -> npt.ND
             f"{geometry.prepared_shape}"
         )
     fitted = fit(prepared.reshape(geometry.size), geometry.resampled, fill=0)
-    return place_label(resample_nearest(fitted, geometry.cropped_shape), geometry)
+    return place(resample_nearest(fitted, geometry.cropped_shape), geometry)
 
 
-def place_label(cropped: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """A label map (X, Y, Z) on the scan's own grid from that of its crop, (d, h, w) before resampling."""
-    whole = np.zeros(geometry.canonical_shape, np.uint8)
+def place(cropped: npt.NDArray[Value], geometry: Geometry, *, fill: float = 0) -> npt.NDArray[Value]:
+    """A map (X, Y, Z) on the scan's own grid from that of its crop, (d, h, w) before resampling.
+
+    What was cropped away is `fill`.
+    """
+    whole = np.full(geometry.canonical_shape, fill, cropped.dtype)
     whole[_slices(geometry.crop)] = cropped
     return np.ascontiguousarray(geometry.from_canonical(whole))
 

@@ -15,7 +15,7 @@ from components.model_ref import BASELINE, ModelRef
 from components.versions import software_versions
 from infra.datasets import DatasetVersion
 from infra.storage import Store
-from infra.training.load import load_network
+from infra.training.load import load_networks
 from infra.training.stage_job import StageJob
 
 FOLDER = "model"
@@ -43,13 +43,14 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
     results = read_summary(summary)
     ref = choose_model(models, results, summary)
     version = DatasetVersion.open(dataset)
-    network, job = load_network(ref.checkpoint)
+    network, teacher, job = load_networks(ref.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / FOLDER
         save_package(
             folder,
             PublishedModel(
                 network=network,
+                teacher=teacher,
                 data_config=version.data_config,
                 network_config=job.settings.network,
                 inference_config=job.settings.inference,

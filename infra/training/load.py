@@ -30,7 +30,18 @@ def load_network(checkpoint_url: str) -> tuple[PyramidNetwork, StageJob]:
     Raises:
         StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
     """
+    network, _, job = load_networks(checkpoint_url)
+    return network, job
+
+
+def load_networks(checkpoint_url: str) -> tuple[PyramidNetwork, PyramidNetwork | None, StageJob]:
+    """As `load_network`, with the network's teacher where the stage has one."""
     stage, job = load_stage(checkpoint_url)
-    # In torch's default format, so that what is scored is to the bit what is published.
-    network = stage.export().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return network.eval(), job
+    network = stage.export()
+    teachers = (teacher for teacher, student in stage.teacher_of().items() if student is network)
+    teacher = next((t for t in teachers if isinstance(t, PyramidNetwork)), None)
+    for module in (network, teacher):
+        if module is not None:
+            # In torch's default format, so that what is scored is to the bit what is published.
+            module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    return network, teacher, job

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import Tensor, nn
 
 from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.errors import DataError
 from arco_core.inference import (
+    MAPS,
     predict_slices,
     predict_windows,
     segment_scan,
@@ -98,7 +101,7 @@ def test_no_slices_is_an_error(shape: tuple[int, ...]) -> None:
 )
 def test_mask_lies_on_the_scans_own_grid(affine: np.ndarray, axis: int) -> None:
     volume = scan()
-    mask = segment_volume(bands_model(slice_axis=axis), volume, affine)
+    mask = segment_volume(bands_model(slice_axis=axis), volume, affine).mask
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, expected(volume))
 
@@ -106,18 +109,18 @@ def test_mask_lies_on_the_scans_own_grid(affine: np.ndarray, axis: int) -> None:
 def test_voxels_cropped_away_are_background() -> None:
     volume = np.full((60, 20, 4), 1000, np.int16)
     volume[0] = 0
-    mask = segment_volume(bands_model(), volume, np.eye(4))
+    mask = segment_volume(bands_model(), volume, np.eye(4)).mask
     assert mask.shape == volume.shape
     assert mask[30].all() and not mask[:10].any() and not mask[-10:].any()
 
 
 def test_channels_reach_the_network_in_order() -> None:
     volume = np.stack([scan()[::-1], scan()], axis=-1)
-    assert np.array_equal(segment_volume(bands_model(channels=2), volume, np.eye(4)), expected(scan()))
+    assert np.array_equal(segment_volume(bands_model(channels=2), volume, np.eye(4)).mask, expected(scan()))
 
 
 def test_a_single_fourth_axis_is_one_channel() -> None:
-    assert np.array_equal(segment_volume(bands_model(), scan()[..., None], np.eye(4)), expected(scan()))
+    assert np.array_equal(segment_volume(bands_model(), scan()[..., None], np.eye(4)).mask, expected(scan()))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_mask_of_a_3d_model_lies_on_the_scans_own_grid(
     affine: np.ndarray, shape: tuple[int, ...], axis: int
 ) -> None:
     volume = scan(shape)
-    mask = segment_volume(bands_model(image_size=PATCH, slice_axis=axis), volume, affine)
+    mask = segment_volume(bands_model(image_size=PATCH, slice_axis=axis), volume, affine).mask
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, expected(volume))
 
@@ -224,6 +227,14 @@ class Half(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value = x[:, 0].clamp(1e-6, 1 - 1e-6)
+        return torch.stack([(1 - value).log(), value.log()], dim=1)
+
+
+class Third(nn.Module):
+    """Less sure of class 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = (x[:, 0] / 3).clamp(1e-6, 1 - 1e-6)
         return torch.stack([(1 - value).log(), value.log()], dim=1)
 
 
@@ -260,3 +271,73 @@ def test_images_of_another_scan_are_refused() -> None:
         DataError, match=r"\(6, 1, 32, 32\) do not belong to a scan prepared as \(7, 32, 32\)"
     ):
         segment_scan(Bands(), images, geometry, (32, 32), InferenceConfig())
+
+
+class Ramp(nn.Module):
+    """Class 1 gains with the columns, so that a mirror image is judged otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        column = torch.linspace(-2, 2, x.shape[-1]).expand(x.shape[0], *x.shape[2:])
+        return torch.stack([torch.zeros_like(column), column + x[:, 0]], dim=1)
+
+
+@pytest.mark.parametrize(("flips", "axes"), [("w", [(3,)]), ("hw", [(2,), (3,), (2, 3)])])
+def test_probabilities_are_averaged_over_mirror_images(flips: str, axes: list[tuple[int, ...]]) -> None:
+    slices = np.random.default_rng(0).normal(size=(3, 1, 8, 16)).astype(np.float32)
+    views = [predict_slices(Ramp(), slices)]
+    for axis in axes:
+        views.append(np.flip(predict_slices(Ramp(), np.flip(slices, axis).copy()), axis))
+    averaged = predict_slices(Ramp(), slices, flips=flips)
+    np.testing.assert_allclose(averaged, np.mean(views, axis=0), atol=1e-6)
+    assert np.abs(averaged - views[0]).max() > 0.1
+
+
+def test_windows_are_mirrored_too() -> None:
+    volume = np.random.default_rng(0).normal(size=(1, *PATCH)).astype(np.float32)
+    network = small_vnet()
+    flipped = predict_windows(network, np.flip(volume, (1, 3)).copy(), PATCH, overlap=0.5, flips="dhw")
+    again = np.flip(predict_windows(network, volume, PATCH, overlap=0.5, flips="dhw"), (1, 3))
+    np.testing.assert_allclose(flipped, again, atol=1e-5)
+    with pytest.raises(DataError, match="knows no depth"):
+        predict_slices(Bands(), np.zeros((1, 1, 16, 16), np.float32), flips="d")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 32, 16)], ids=["slices", "windows"])
+def test_maps_belong_to_the_mask(size: tuple[int, ...]) -> None:
+    """Against the definitions, on a scan that is cropped and resampled."""
+    volume = ball((26, 30, 20), 8.0)
+    config = DataConfig(
+        image_size=size, spacing_mm=(1.5,) * len(size), percentiles=(0.0, 100.0), crop="nonzero"
+    )
+    volume[:3], volume[-3:] = 0, 0
+    model = PublishedModel(
+        network=Half(),
+        teacher=Third(),
+        data_config=config,
+        network_config=NetworkConfig(),
+        classes=("background", "ball"),
+        channels=1,
+    )
+    found = segment_volume(model, volume, np.eye(4), maps=MAPS)
+    swapped = dataclasses.replace(model, network=model.teacher, teacher=model.network)
+    other = segment_volume(swapped, volume, np.eye(4), maps=MAPS)
+    p, q = found.probabilities, other.probabilities
+    assert p is not None and q is not None and p.shape == (2, *volume.shape)
+    np.testing.assert_allclose(p.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(p.argmax(0), found.mask)
+    np.testing.assert_array_equal(found.mask, segment_volume(model, volume, np.eye(4)).mask)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    entropy = -(special.xlogy(p, p)).sum(0)
+    np.testing.assert_allclose(found.entropy, entropy / np.log(2), atol=1e-4)
+    middle = (p + q) / 2
+    jensen = -special.xlogy(middle, middle).sum(0) + (special.xlogy(p, p) + special.xlogy(q, q)).sum(0) / 2
+    np.testing.assert_allclose(found.disagreement, jensen / np.log(2), atol=1e-4)
+    np.testing.assert_allclose(found.disagreement, other.disagreement, atol=1e-5)
+    assert found.entropy is not None and found.disagreement is not None
+    for uncertainty in (found.entropy, found.disagreement):
+        assert uncertainty[:2].max() == 0 and 0.05 < uncertainty.max() <= 1 + 1e-5  # sure of what is cropped
+
+
+def test_no_disagreement_without_a_teacher() -> None:
+    with pytest.raises(DataError, match="has no teacher"):
+        segment_volume(bands_model(), scan(), np.eye(4), maps=["disagreement"])

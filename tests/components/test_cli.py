@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,62 +11,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
-from arco_core.config import DataConfig, NetworkConfig
 from arco_core.inference import segment_volume
-from arco_core.model_package import PublishedModel, load_package, save_package
-from arco_core.networks import build_network
+from arco_core.model_package import load_package
 from components.cli import main
 from infra.storage import Store
-
-NETWORK = NetworkConfig(features=(4, 8), dropout=(0.0, 0.0))
-
-
-def publish(folder: Path, channels: int = 1, size: tuple[int, ...] = (32, 32)) -> Path:
-    """A model with random weights and fitting statistics, so that it finds all classes."""
-    torch.manual_seed(1)
-    config = NETWORK if len(size) == 2 else dataclasses.replace(NETWORK, kind="vnet")
-    network = build_network(channels, 3, config)
-    torch.nn.init.normal_(network.head.weight)
-    with torch.no_grad():
-        for _ in range(50):
-            network(torch.rand(8, channels, *size))
-    save_package(
-        folder,
-        PublishedModel(
-            network=network,
-            data_config=DataConfig(image_size=size, classes=("background", "a", "b")),
-            network_config=config,
-            classes=("background", "a", "b"),
-            channels=channels,
-        ),
-        metrics={},
-        provenance={},
-    )
-    return folder
+from tests.components.predict.published import publish, write_scan
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish(tmp_path_factory.mktemp("published") / "model")
-
-
-def write_scan(path: Path, shape: tuple[int, ...] = (20, 24, 6)) -> Path:
-    """An oblique scan with scaling, display range and both transforms set."""
-    voxels = np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
-    rotation = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
-    affine = np.eye(4)
-    affine[:3, :3] = rotation @ np.diag([1.25, 1.5, 8.0])
-    affine[:3, 3] = (-30.0, 12.5, 99.0)
-    image = nib.Nifti1Image(voxels, affine)
-    image.set_qform(affine, code="scanner")
-    image.set_sform(affine, code="aligned")
-    image.header.set_xyzt_units("mm", "sec")
-    image.header.set_slope_inter(2.0, -100.0)
-    image.header["cal_max"] = 1500
-    nib.save(image, path)
-    return path
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -99,7 +54,7 @@ def test_mask_lies_on_the_scans_own_grid(
     assert float(mask.header["cal_max"]) == 0
     voxels = np.asanyarray(mask.dataobj)
     assert voxels.dtype == np.uint8 and len(np.unique(voxels)) == 3
-    expected = segment_volume(load_package(model), scan.get_fdata(dtype=np.float32), scan.affine)
+    expected = segment_volume(load_package(model), scan.get_fdata(dtype=np.float32), scan.affine).mask
     np.testing.assert_array_equal(voxels, expected)
     volume_ml = np.count_nonzero(voxels == 1) * 1.25 * 1.5 * 8 / 1000
     assert f"a {volume_ml:.2f} ml" in capsys.readouterr().out
@@ -142,7 +97,7 @@ def test_a_3d_model_on_an_oblique_scan_larger_than_a_patch(tmp_path: Path) -> No
     np.testing.assert_array_equal(mask.affine, scan.affine)
     voxels = np.asanyarray(mask.dataobj)
     assert len(np.unique(voxels)) > 1
-    expected = segment_volume(load_package(model), scan.get_fdata(dtype=np.float32), scan.affine)
+    expected = segment_volume(load_package(model), scan.get_fdata(dtype=np.float32), scan.affine).mask
     np.testing.assert_array_equal(voxels, expected)
 
 
@@ -230,15 +185,14 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     """A full disk, as far as a test can have one: the file is there in part when the error comes."""
 
-    def full(image: nib.Nifti1Image, path: Path) -> None:
-        Path(path).write_bytes(b"part")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     scan, output = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "mask.nii.gz"
     output.write_bytes(b"earlier")
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     message = fails(capsys, "predict", "--model", model, scan, "-o", output)
-    assert "mask.nii.gz cannot be written" in message and "No space left" in message
+    assert "cannot write" in message and "mask.nii.gz" in message and "No space left" in message
     assert output.read_bytes() == b"earlier"
     assert sorted(f.name for f in tmp_path.iterdir()) == ["mask.nii.gz", "scan.nii.gz"]
 

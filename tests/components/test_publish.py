@@ -16,8 +16,10 @@ from components.model_ref import ModelRef
 from components.publish import publish
 from components.publish.__main__ import main
 from infra.datasets import DatasetVersion
-from infra.training.load import load_network
+from infra.training.load import load_network, load_stage
 from tests.components.conftest import TrainedRun
+
+WEIGHT = "head.weight"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def test_publishes_the_best_arco_model(trained_run: TrainedRun, summary_url: str
     assert Path(url) == trained_run.run / "model"
     assert {f.name for f in Path(url).iterdir()} == {
         "model.safetensors",
+        "teacher.safetensors",
         "model.json",
         "model.pt2",
         "README.md",
@@ -55,6 +58,11 @@ def test_publishes_the_best_arco_model(trained_run: TrainedRun, summary_url: str
         assert torch.equal(package.network(images), network(images))
         program = torch.export.load(Path(url) / "model.pt2").module()
         assert np.array_equal(program(images).argmax(1).numpy(), network(images).argmax(1).numpy())
+    teacher = load_package(Path(url), teacher=True).teacher
+    assert teacher is not None
+    assert torch.equal(
+        teacher.state_dict()[WEIGHT], load_stage(ref.checkpoint)[0].teacher.state_dict()[WEIGHT]
+    )
     version = DatasetVersion.open(trained_run.dataset)
     assert package.data_config == version.data_config
     assert package.classes == version.classes
