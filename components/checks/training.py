@@ -8,6 +8,7 @@ from infra.datasets import DatasetVersion
 from infra.resources import check_space, check_workers
 from infra.storage import Store
 from infra.training import StageJob, StageName
+from infra.training.mlflow_run import require_mlflow
 from infra.training.needs import check_init, checkpoint_bytes, worker_bytes
 from infra.training.recorder import checkpoints_of
 from infra.training.validation import annotated_cases
@@ -44,6 +45,7 @@ def add_job(checks: Checks, job: StageJob, version: DatasetVersion, backend: str
     if job.init_checkpoint:
         checks.line("starts from", lambda: check_init(job))
     checks.lines.append(("validation", _validation(job, version)))
+    checks.value(require_mlflow)
     run = job.settings.run
     checks.line("workers", lambda: check_workers(run, backend, memory=worker_bytes(job, version)))
     checks.line("space", lambda: check_space(Store(job.run_url), checkpoint_bytes(job)))

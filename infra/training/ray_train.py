@@ -17,6 +17,7 @@ from infra.mailbox import open_mailbox
 from infra.progress import Progress
 from infra.ray_session import ray_session
 from infra.signals import Interrupted, SignalNote
+from infra.training.mlflow_run import mlflow_environment
 from infra.training.ray_worker import train_function
 from infra.training.stage_job import StageJob, StageResult
 from infra.training.stall import kill_worker, stall_message
@@ -75,6 +76,7 @@ def _trainer(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: boo
         run_config=RunConfig(
             name="ray",
             storage_path=f"{job.run_url}/{job.folder}",
+            worker_runtime_env={"env_vars": mlflow_environment()},
             failure_config=FailureConfig(
                 max_failures=settings.max_failures, controller_failure_limit=settings.max_failures
             ),

@@ -12,6 +12,7 @@ from infra.attempts import job_attempt
 from infra.checkpoints import CheckpointStore
 from infra.storage import Store
 from infra.training.metrics_log import JsonLines, Line, View, decode, encode, flatten, last_values
+from infra.training.mlflow_run import open_mlflow
 from infra.training.stage_job import Best, StageJob, StageResult
 from infra.training.tensorboard import TensorBoard
 from infra.training.validation import Validation, best_of, validations_of
@@ -38,8 +39,9 @@ def lines_in(state: Mapping[str, Any] | None) -> list[Line]:
 class Recorder:
     """The pen of one attempt at a job. `start` it when everything is ready to train."""
 
-    def __init__(self, job: StageJob, report: Report) -> None:
+    def __init__(self, job: StageJob, report: Report, warn: Callable[[str], None]) -> None:
         self._job, self._report = job, report
+        self._mlflow = open_mlflow(job, warn)
         self._store = Store(job.run_url)
         self._checkpoints = checkpoints_of(job)
         self._attempt = self._checkpoints.begin_attempt(job_attempt())
@@ -54,6 +56,7 @@ class Recorder:
         self._views: list[View] = [
             JsonLines(self._store, f"{self._job.folder}/{_METRICS}"),
             TensorBoard(self._store, f"{self._job.folder}/{_TENSORBOARD}"),
+            *([self._mlflow] if self._mlflow else []),
         ]
         self._lines = list(lines)
         self._elapsed = float(state["elapsed"]) if state else 0.0
@@ -98,6 +101,8 @@ class Recorder:
             metrics = flatten(error.values, self._job.classes)
             lines.append({"step": error.step, **self._times(), **metrics})
         self._show(lines)
+        if self._mlflow:
+            self._mlflow.end(succeeded=False)
 
     def finish(self) -> None:
         """Write the result."""
@@ -110,6 +115,8 @@ class Recorder:
             best=self._best_checkpoint(),
         )
         self._store.write_bytes(f"{self._job.folder}/{RESULT}", result.to_json().encode())
+        if self._mlflow:
+            self._mlflow.end(succeeded=True)
 
     def _add(self, step: int, metrics: Mapping[str, float]) -> None:
         self._lines.append({"step": step, **self._times(), **metrics})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arco_core.errors import TrainingError
 from infra.training.in_process import run_in_process
+from infra.training.mlflow_run import require_mlflow
 from infra.training.stage_job import StageJob, StageResult
 from infra.training.worker import finished
 
@@ -22,6 +23,7 @@ def run_stage(job: StageJob, backend: str = "ray") -> StageResult:
     if result is not None:
         print(f"{job.title}: done already, {result.steps} steps in {result.seconds:.0f} s", flush=True)
         return result
+    require_mlflow()
     if backend == "in-process":
         return run_in_process(job)
     from infra.training.ray_train import run_on_ray  # imports Ray Train, which takes seconds

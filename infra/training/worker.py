@@ -56,7 +56,7 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, co
         Stopped: it was asked for; the last step is saved.
     """
     with _threads(job.settings.run.threads_per_worker):
-        recorder = Recorder(job, contact.report) if rank == 0 else None
+        recorder = Recorder(job, contact.report, contact.warn) if rank == 0 else None
         ballot = Ballot(contact.request) if world > 1 else None
         worker = _Worker(job, rank, world, device, contact, recorder, ballot)
         diverged: Diverged | None = None
