@@ -14,7 +14,12 @@ from components.predict_command import add_predict_command
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and do what it says; exits with 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command is _sweep:  # its own parser knows them
+        options.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     with exit_on_error():
         options.command(options)
 
@@ -43,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser(
         "compare", help="set evaluated runs side by side: one report, with figures for papers"
     )
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="URL of a run folder, or its summary.json")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="URL of a run's or a sweep's folder")
     compare.add_argument("-o", "--output", required=True, help="folder or URL to write into")
     compare.set_defaults(command=_compare)
 
@@ -88,16 +93,15 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from rich.console import Console
+    from components.compare import compare, print_comparison
 
-    from components.compare import compare, comparison_tables
+    print_comparison(compare(runs=options.runs, output=options.output))
 
-    result = compare(runs=options.runs, output=options.output)
-    for table in comparison_tables(result.comparison):
-        Console().print(table)
-    for note in result.comparison.notes:
-        print(f"note: {note}")
-    print(f"report   {result.report_url}\nnumbers  {result.comparison_url}")
+
+def _sweep(options: argparse.Namespace) -> None:
+    from components.sweep.__main__ import main as sweep  # imports torch, which takes seconds
+
+    sweep(options.rest, prog="arco sweep")
 
 
 def _demo_data(options: argparse.Namespace) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from components.evaluate.case_table import cases_csv, cases_parquet
@@ -14,6 +15,7 @@ from components.evaluate.comparison import Comparison, compare_results
 from components.evaluate.report import REPORT, amount_title, report_files
 from components.evaluate.results import CASES, CASES_PARQUET, FORMAT, read_results
 from components.evaluate.table import results_table
+from components.sweep.record import find_record
 from infra.storage import Store
 
 COMPARISON = "comparison.json"
@@ -38,7 +40,7 @@ def compare(*, runs: Sequence[str], output: str) -> ComparisonResult:
     Nothing is segmented or scored again, and no dataset or checkpoint is opened.
 
     Args:
-        runs: URLs of run folders or of their `summary.json`, of one dataset version.
+        runs: URLs of run folders or of their `summary.json`, or of evaluated sweeps, of one dataset version.
         output: URL of the folder to write into.
 
     Raises:
@@ -47,7 +49,9 @@ def compare(*, runs: Sequence[str], output: str) -> ComparisonResult:
     """
     store = Store(output)
     store.check_writable()
-    comparison = compare_results([read_results(url) for url in runs])
+    evaluated, notes = _evaluated(runs)
+    comparison = compare_results([read_results(url) for url in evaluated])
+    comparison = replace(comparison, notes=[*comparison.notes, *notes])
     report = report_files(comparison)
     scores = [score for amount in comparison.amounts for score in amount.scores]
     store.write_bytes(CASES, cases_csv(scores).encode())
@@ -59,6 +63,26 @@ def compare(*, runs: Sequence[str], output: str) -> ComparisonResult:
     return ComparisonResult(
         report_url=store.join(REPORT), comparison_url=store.join(COMPARISON), comparison=comparison
     )
+
+
+def _evaluated(runs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The runs, with those of a sweep in its place, and what is missing in sweeps."""
+    urls: list[str] = []
+    notes: list[str] = []
+    for url in runs:
+        record = find_record(url)
+        urls += [url] if record is None else [record.evaluation(labeled) for labeled in record.amounts]
+        notes += [] if record is None else record.notes
+    return urls, notes
+
+
+def print_comparison(result: ComparisonResult) -> None:
+    """Print a comparison's tables and notes, and where it is."""
+    for table in comparison_tables(result.comparison):
+        Console().print(table)
+    for note in result.comparison.notes:
+        print(f"note: {note}")
+    print(f"report   {result.report_url}\nnumbers  {result.comparison_url}")
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:

@@ -92,8 +92,14 @@ def stage_job(stage: StageName, options: TrainingOptions, *, init: str | None) -
         DataError: labels that are not there, or a dataset that the network does not fit.
         StoreError: the dataset cannot be read.
     """
+    return job_on(DatasetVersion.open(options.dataset), stage, options, init=init)
+
+
+def job_on(
+    version: DatasetVersion, stage: StageName, options: TrainingOptions, *, init: str | None = None
+) -> StageJob:
+    """As `stage_job`, on the opened dataset version. Raises `ConfigError` and `DataError` as it does."""
     config = options.settings
-    version = DatasetVersion.open(options.dataset)
     prepared = version.data_config.image_size
     if len(prepared) != config.network.spatial_axes:
         raise DataError(

@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Protocol, TextIO
 
@@ -37,6 +38,8 @@ class Event:
     text: str
     """Metrics and throughput, ready to print."""
     seconds_left: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What `text` tells of, as numbers."""
 
     def line(self) -> str:
         """The event as one line of text."""
@@ -208,9 +211,12 @@ class Progress:
             if self._images_per_unit:
                 unit, per_second = "images", rate * self._images_per_unit
             parts.append(f"{per_second:.3g} {unit}/s" if per_second < 100 else f"{per_second:.0f} {unit}/s")
-        self._show(done, "  ".join(parts), (self._total - done) / rate if rate else None)
+        left = (self._total - done) / rate if rate else None
+        self._show(done, "  ".join(parts), left, metrics)
 
-    def _show(self, done: int, text: str, seconds_left: float | None) -> None:
+    def _show(
+        self, done: int, text: str, seconds_left: float | None, metrics: Mapping[str, float] | None = None
+    ) -> None:
         self._sink.show(
             Event(
                 title=self._title,
@@ -219,6 +225,7 @@ class Progress:
                 unit=self._unit,
                 text=text,
                 seconds_left=seconds_left,
+                metrics=metrics or {},
             )
         )
 

@@ -34,30 +34,35 @@ def run_on_ray(job: StageJob) -> StageResult:
         TrainingError: training failed, `run.max_failures` times or in a way that a new start does not mend.
         Interrupted: this process was asked to end; the last step is saved.
     """
-    # The controller looks at its workers this often; its default of 2 s delays start and end.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    settings = job.settings.run
     with (
-        ray_session(workers=settings.workers),
+        ray_session(workers=job.settings.run.workers),
         Progress(job.title, job.steps, "steps", images_per_unit=job.images_per_step) as progress,
         SignalNote() as note,
     ):
-        use_gpu = _use_gpu(settings)
-        tell_what_needs_a_gpu(job.title, settings, on_gpu=use_gpu)
-        progress.announce(f"starting {_workers(settings)} on Ray")
-        while True:
-            mailbox = open_mailbox()
-            _Fit(_trainer(job, settings, mailbox, use_gpu=use_gpu), job).watch(mailbox, progress, note)
-            result = finished(job)
-            if result is not None:
-                return result
-            stopped = ray.get(mailbox.take_stopped.remote())
-            if stopped is None:
-                raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")
-            if note.number is not None:
-                raise Interrupted(stopped, note.number)
-            # Only the workers were told to end, and have saved: others take over.
-            progress.announce(f"workers were told to end after step {stopped}; starting others")
+        return train_on_ray(job, progress, note)
+
+
+def train_on_ray(job: StageJob, progress: Progress, note: SignalNote) -> StageResult:
+    """As `run_on_ray`, in a process that is connected to Ray; ends early once `note` has a number."""
+    # The controller looks at its workers this often; its default of 2 s delays start and end.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    settings = job.settings.run
+    use_gpu = _use_gpu(settings)
+    tell_what_needs_a_gpu(job.title, settings, on_gpu=use_gpu)
+    progress.announce(f"starting {_workers(settings)} on Ray")
+    while True:
+        mailbox = open_mailbox()
+        _Fit(_trainer(job, settings, mailbox, use_gpu=use_gpu), job).watch(mailbox, progress, note)
+        result = finished(job)
+        if result is not None:
+            return result
+        stopped = ray.get(mailbox.take_stopped.remote())
+        if stopped is None:
+            raise TrainingError(f"{job.title} ended without a result in {job.run_url}/{job.folder}")
+        if note.number is not None:
+            raise Interrupted(stopped, note.number)
+        # Only the workers were told to end, and have saved: others take over.
+        progress.announce(f"workers were told to end after step {stopped}; starting others")
 
 
 def _trainer(job: StageJob, settings: RunSettings, mailbox: Any, *, use_gpu: bool) -> TorchTrainer:
