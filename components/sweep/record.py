@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arco_core.errors import DataError
+from components.evaluate.results import SUMMARY
 from components.model_ref import ModelRef
 from components.sweep.grid import Grid, Trial
 from infra.storage import NotFound, Store
@@ -100,6 +101,8 @@ def read_record(run: str) -> SweepRecord:
 
 def find_record(run: str) -> SweepRecord | None:
     """As `read_record`, and None where there is none."""
+    if run.endswith(f"/{SUMMARY}"):  # of one evaluation
+        return None
     store = Store(run.removesuffix(f"/{RECORD}"))
     try:
         data = store.read_bytes(RECORD)
