@@ -17,6 +17,7 @@ from infra.training.recorder import checkpoints_of
 from infra.training.worker import finished
 from tests.conftest import TINY_SETTINGS
 from tests.infra.ray_cluster import REPOSITORY, RayCluster, wait_until
+from tests.infra.ray_hosts import RayHosts
 from tests.infra.training.jobs import make_job
 from tests.infra.training.processes import assert_equal_states, train_group
 
@@ -35,13 +36,15 @@ SETTINGS = [
 class Driver:
     """`python -m components.<stage>` as a user starts it, on the cluster."""
 
-    def __init__(self, cluster: RayCluster, job: StageJob, log: Path) -> None:
+    def __init__(self, cluster: RayCluster | RayHosts, job: StageJob, log: Path) -> None:
         settings = [part for setting in (*TINY_SETTINGS, *SETTINGS) for part in ("--set", setting)]
         command = [sys.executable, "-m", f"components.{job.stage}", "--dataset", job.dataset_url]
         command += ["--run", job.run_url, "--labeled", "2", *settings]
         if job.init_checkpoint:
             command += ["--init", job.init_checkpoint]
         self._log = log
+        if isinstance(cluster, RayHosts):
+            command = cluster.command(0, command)
         with log.open("a") as out:
             self.process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=dict(cluster.environment), stdout=out, stderr=out
