@@ -19,12 +19,14 @@ scans of the others.
 
 ## Scores
 
-{split} patients, {cases} volumes, seed {seed}. Per volume on the scan's own grid, then the mean over volumes.
-{convention}
+{split} patients ({patients_scored}), {cases} volumes, seed {seed}. Per volume on the scan's own grid, then
+the mean over volumes; in brackets 95 % intervals, a bootstrap over the patients: how the mean would vary
+with other patients like these. {convention}
 
 {scores}
 
 Structures in the reference of which not a voxel was found: {missing}.
+{chosen}
 
 ## Data
 
@@ -34,12 +36,16 @@ Structures in the reference of which not a voxel was found: {missing}.
 
 ## Intended use and limits
 
-* Research, and as a starting point that is validated locally before it is relied on.
+* For research on scans like those of the dataset version above (modality, protocol, population), and as a
+  starting point that is validated locally before it is relied on.
 * **Not a medical device.** No diagnosis or treatment decision may rest on its output without a qualified
   reader.
+* Not for other modalities, other anatomy, or scans prepared in another way: whatever it is given, it draws
+  {structures}.
 * {consistency}
 * Trained from few annotations: expect it to fail on pathology, orientations, contrasts and artefacts that
-  the labelled patients do not show. It gives no warning when it does.
+  the labelled patients do not show. It gives no warning when it does. {uncertainty}
+* Fairness across sex, age, scanner or site was not examined.
 
 ## How to use it
 
@@ -49,7 +55,7 @@ arco predict --model THIS_FOLDER scan.nii.gz -o mask.nii.gz
 
 Values of the mask: {values}.
 
-Without this project's code, `model.pt2` needs PyTorch only:
+Without this project's code, `model.pt2` needs PyTorch ({torch}) only:
 
 ```python
 import torch
@@ -59,7 +65,7 @@ network = torch.export.load("model.pt2").module()
 logits = network({images})  # (B, {classes}, {sides})
 mask = logits.argmax(dim=1)
 ```
-
+{onnx}
 with {images} prepared as `model.json` says under `data`:
 
 {preprocessing}
@@ -71,7 +77,27 @@ with {images} prepared as `model.json` says under `data`:
 | `model.safetensors` | weights |
 | `model.json` | preprocessing, classes, network, metrics, provenance, checksums |
 | `model.pt2` | `torch.export` program, dynamic batch |
+{files}"""
+
+_ONNX = """
+and `model.onnx` ONNX Runtime only:
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+logits = session.run(None, {{"images": {images}}})[0]  # float32 NumPy, as above
+mask = logits.argmax(axis=1)
+```
 """
+_FILES = {
+    "teacher": "| `teacher.safetensors` | weights of the teacher, the network's average over training |\n",
+    "onnx": "| `model.onnx` | the program as an ONNX graph, dynamic batch |\n",
+}
+_UNCERTAINTY = {
+    False: "`arco predict --maps entropy` maps how unsure it is, which is not calibrated.",
+    True: "`arco predict --maps entropy disagreement` maps how unsure it is, which is not calibrated.",
+}
 
 
 _CONSISTENCY = {
@@ -94,6 +120,8 @@ def model_card(
     parameters: int,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    teacher: bool = False,
+    onnx: bool = False,
 ) -> str:
     """Markdown for `README.md` of a package.
 
@@ -103,10 +131,12 @@ def model_card(
         data_config: the preprocessing.
         inference_config: how volumes are predicted patch by patch.
         parameters: number of the network's parameters.
-        metrics: `split`, `cases`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`), `missing`
-            and `convention`.
+        metrics: `split`, `cases`, `patients`, `dice`, `asd_mm`, `hd95_mm` (each `mean` and `per_class`, with
+            `interval` and `per_class_interval`), `all_seeds`, `missing` and `convention`.
         provenance: `method`, `seed`, `dataset`, `labeled_patients` and `train_patients`; what is absent
             is said to be unknown.
+        teacher: whether the package holds the teacher.
+        onnx: whether it holds an ONNX graph.
     """
     labeled, train = provenance.get("labeled_patients"), provenance.get("train_patients")
     volumetric = len(data_config.image_size) == 3
@@ -121,6 +151,12 @@ def model_card(
         ratio=f"{len(labeled) / train:.1%}" if labeled is not None and train else "unknown ratio",
         split=str(metrics.get("split", "unknown")).capitalize(),
         cases=metrics.get("cases", "unknown"),
+        patients_scored=metrics.get("patients", "unknown"),
+        chosen=_chosen(metrics),
+        uncertainty=_UNCERTAINTY[teacher],
+        torch=provenance.get("versions", {}).get("torch", "the version of `model.json`"),
+        onnx=_ONNX.format(images="patches" if volumetric else "slices") if onnx else "",
+        files="".join(_FILES[name] for name, there in (("teacher", teacher), ("onnx", onnx)) if there),
         seed=provenance.get("seed", "unknown"),
         convention=_CONVENTIONS[metrics.get("convention", "arco")],
         scores=_score_table(classes[1:], metrics),
@@ -139,14 +175,33 @@ def model_card(
     )
 
 
+def _chosen(metrics: Mapping[str, Any]) -> str:
+    """What the method reached on the whole, where this model is one of several seeds."""
+    dice = metrics.get("all_seeds", {}).get("dice", {})
+    if dice.get("sd") is None:
+        return ""
+    return (
+        "\nThis is the best of several seeds on these patients, so its scores are optimistic. Over all\n"
+        f"seeds the mean DSC is {dice['mean'] * 100:.1f} ± {dice['sd'] * 100:.1f} % (standard deviation).\n"
+    )
+
+
 def _score_table(structures: Sequence[str], metrics: Mapping[str, Any]) -> str:
     rows = ["| structure | DSC [%] | ASD [mm] | HD95 [mm] |", "| --- | ---: | ---: | ---: |"]
     for name in (*structures, "mean"):
         cells = []
         for key, scale, digits in (("dice", 100, 1), ("asd_mm", 1, 2), ("hd95_mm", 1, 2)):
             score = metrics.get(key, {})
-            value = score.get("mean") if name == "mean" else score.get("per_class", {}).get(name)
-            cells.append("–" if value is None else f"{value * scale:.{digits}f}")
+            if name == "mean":
+                value, interval = score.get("mean"), score.get("interval")
+            else:
+                value = score.get("per_class", {}).get(name)
+                interval = (score.get("per_class_interval") or {}).get(name)
+            cell = "–" if value is None else f"{value * scale:.{digits}f}"
+            if value is not None and interval is not None:
+                low, high = (f"{bound * scale:.{digits}f}" for bound in interval)
+                cell += f" ({low} to {high})"
+            cells.append(cell)
         label = "**mean**" if name == "mean" else name
         rows.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(rows)

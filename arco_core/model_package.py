@@ -6,6 +6,7 @@
     model.json          preprocessing, classes, network, metrics, provenance, checksums of the other files
     model.pt2           `torch.export` program: images (B, C, *S) -> logits (B, K, *S), any B; *S is the
                         size of a slice or of a patch, `image_size` in `model.json`
+    model.onnx          the same as an ONNX graph, where it was asked for
     README.md           model card
 
 `model.json` is written last: a folder without it is not a package.
@@ -21,21 +22,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.export import Dim
 
 from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.errors import ArcoError
 from arco_core.model_card import model_card
+from arco_core.model_programs import export_onnx, export_program
 from arco_core.networks import build_network
 
 FORMAT = "arco-model"
 FORMAT_VERSION = 2
 DESCRIPTION, WEIGHTS, PROGRAM, CARD = "model.json", "model.safetensors", "model.pt2", "README.md"
-TEACHER = "teacher.safetensors"
+TEACHER, ONNX = "teacher.safetensors", "model.onnx"
 
 Config = TypeVar("Config", DataConfig, NetworkConfig, InferenceConfig)
 
@@ -65,7 +65,12 @@ class PublishedModel:
 
 
 def save_package(
-    folder: Path, model: PublishedModel, *, metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+    folder: Path,
+    model: PublishedModel,
+    *,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    onnx: bool = False,
 ) -> None:
     """Write `model` to `folder`, which must be new or empty.
 
@@ -74,6 +79,7 @@ def save_package(
         model: its network may be in any mode and on any device, and stays so.
         metrics: scores by name, as `summary.json` has them; JSON-able.
         provenance: where the model comes from (dataset, seed, labelled patients, versions); JSON-able.
+        onnx: write the ONNX graph, too, which takes a few seconds and the package `onnxscript`.
 
     Raises:
         ModelPackageError: `folder` holds something already.
@@ -85,7 +91,10 @@ def save_package(
     _save_weights(network, folder / WEIGHTS)
     if model.teacher is not None:
         _save_weights(model.teacher, folder / TEACHER)
-    _export(network, model, folder / PROGRAM)
+    image_shape = (model.channels, *model.data_config.image_size)
+    program = export_program(network, image_shape, folder / PROGRAM)
+    if onnx:
+        export_onnx(program, image_shape, folder / ONNX)
     (folder / CARD).write_text(
         model_card(
             classes=model.classes,
@@ -95,6 +104,8 @@ def save_package(
             parameters=sum(p.numel() for p in network.parameters()),
             metrics=metrics,
             provenance=provenance,
+            teacher=model.teacher is not None,
+            onnx=onnx,
         ),
         encoding="utf-8",
     )
@@ -160,12 +171,6 @@ def load_package(folder: Path, *, teacher: bool = False) -> PublishedModel:
 
 def _save_weights(network: nn.Module, path: Path) -> None:
     save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, path)
-
-
-def _export(network: nn.Module, model: PublishedModel, path: Path) -> None:
-    example = torch.zeros(2, model.channels, *model.data_config.image_size)
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch")},))
-    torch.export.save(program, path)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -164,6 +164,8 @@ def _summarize(scored: Scored, values: Floats, seeds: Sequence[int]) -> dict[str
             str(seed): {name: _number(v) for name, v in zip(names, row, strict=True)}
             for seed, row in zip(seeds, table, strict=True)
         },
+        "per_seed_interval": dict.fromkeys(map(str, seeds)),
+        "per_seed_and_class_interval": {str(seed): dict.fromkeys(names) for seed in seeds},
         "values": {"present": int((~np.isnan(values)).sum()), "of": values.size},
     }
     if len(scored.patients) > 1:
@@ -171,6 +173,10 @@ def _summarize(scored: Scored, values: Floats, seeds: Sequence[int]) -> dict[str
         summary["interval"] = interval(mean_over(mean_over(resampled, 1), 0))
         by_class = mean_over(resampled, 0)
         summary["per_class_interval"] = {n: interval(r) for n, r in zip(names, by_class, strict=True)}
+        for seed, own in zip(map(str, seeds), resampled, strict=True):
+            summary["per_seed_interval"][seed] = interval(mean_over(own, 0))
+            rows = zip(names, own, strict=True)
+            summary["per_seed_and_class_interval"][seed] = {n: interval(r) for n, r in rows}
     return summary
 
 

@@ -59,6 +59,7 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
             ),
             metrics=_metrics(results, ref),
             provenance=_provenance(ref, job, version, results),
+            onnx=True,
         )
         for file in sorted(folder.iterdir(), key=lambda f: f.name == DESCRIPTION):
             store.upload_file(file, f"{FOLDER}/{file.name}")
@@ -96,6 +97,8 @@ def _metrics(results: Mapping[str, Any], ref: ModelRef) -> dict[str, Any]:
         metric: {
             "mean": method[metric]["per_seed"][seed],
             "per_class": method[metric]["per_seed_and_class"][seed],
+            "interval": method[metric]["per_seed_interval"][seed],
+            "per_class_interval": method[metric]["per_seed_and_class_interval"][seed],
         }
         for metric in METRICS
     }
@@ -105,6 +108,7 @@ def _metrics(results: Mapping[str, Any], ref: ModelRef) -> dict[str, Any]:
         "convention": results["convention"],
         **own,
         "missing": method["missing_per_seed"][seed],
+        "patients": len(results["patients"]),
         "all_seeds": {metric: {key: method[metric][key] for key in ("mean", "sd")} for metric in METRICS},
     }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
+from arco_core.model_card import model_card
 from arco_core.model_package import ModelPackageError, PublishedModel, load_package, save_package
 from arco_core.networks import build_network
 from arco_core.networks.unet import UNet
@@ -18,7 +19,14 @@ from arco_core.networks.unet import UNet
 METRICS = {
     "split": "validation",
     "cases": 5,
-    "dice": {"mean": 0.8125, "per_class": {"a": 0.9, "b": 0.725}},
+    "patients": 4,
+    "dice": {
+        "mean": 0.8125,
+        "per_class": {"a": 0.9, "b": 0.725},
+        "interval": [0.75, 0.875],
+        "per_class_interval": {"a": [0.85, 0.95], "b": None},
+    },
+    "all_seeds": {"dice": {"mean": 0.75, "sd": 0.05}},
     "asd_mm": {"mean": 1.5, "per_class": {"a": 1.5, "b": None}},
     "hd95_mm": {"mean": 4.25, "per_class": {"a": 4.25, "b": None}},
     "missing": 1,
@@ -122,9 +130,12 @@ def test_saving_leaves_the_callers_network_as_it_is(tmp_path: Path) -> None:
 
 def test_card_says_scores_limits_and_use(package: Path) -> None:
     card = (package / "README.md").read_text()
-    assert "| a | 90.0 | 1.50 | 4.25 |" in card
+    assert "Validation patients (4), 5 volumes, seed 3" in card
+    assert "| a | 90.0 (85.0 to 95.0) | 1.50 | 4.25 |" in card
     assert "| b | 72.5 | – | – |" in card
-    assert "| **mean** | 81.2 | 1.50 | 4.25 |" in card
+    assert "| **mean** | 81.2 (75.0 to 87.5) | 1.50 | 4.25 |" in card
+    assert "seeds the mean DSC is 75.0 ± 5.0 %" in card
+    assert "Dataset version: `store/datasets/d/0123456789ab`" in card
     assert "Not a medical device" in card
     assert "2 labelled patients (of 40 in training; 5.0%)" in card
     assert "`p1`, `p7`" in card
@@ -133,10 +144,22 @@ def test_card_says_scores_limits_and_use(package: Path) -> None:
     assert "resampled to 1.5 x 1.25 mm" in card
 
 
-def test_card_says_what_is_unknown(tmp_path: Path) -> None:
-    save_package(tmp_path / "model", toy_model(), metrics={}, provenance={})
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "an unknown number" in card and "| **mean** | – | – | – |" in card
+def test_card_says_what_is_unknown() -> None:
+    model = toy_model()
+    card = model_card(
+        classes=model.classes,
+        channels=model.channels,
+        data_config=model.data_config,
+        inference_config=model.inference_config,
+        parameters=1,
+        metrics={},
+        provenance={},
+    )
+    assert (
+        "an unknown number" in card
+        and "best of several seeds" not in card
+        and "| **mean** | – | – | – |" in card
+    )
 
 
 def test_an_occupied_folder_is_left_alone(copied: Path) -> None:

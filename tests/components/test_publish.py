@@ -47,6 +47,7 @@ def test_publishes_the_best_arco_model(trained_run: TrainedRun, summary_url: str
         "teacher.safetensors",
         "model.json",
         "model.pt2",
+        "model.onnx",
         "README.md",
     }
     package = load_package(Path(url))
@@ -71,8 +72,11 @@ def test_publishes_the_best_arco_model(trained_run: TrainedRun, summary_url: str
     assert metrics["dice"] == {
         "mean": dice["per_seed"][str(seed)],
         "per_class": dice["per_seed_and_class"][str(seed)],
+        "interval": dice["per_seed_interval"][str(seed)],
+        "per_class_interval": dice["per_seed_and_class_interval"][str(seed)],
     }
     assert metrics["all_seeds"]["dice"] == {"mean": dice["mean"], "sd": dice["sd"]}
+    assert metrics["patients"] == len(summary["patients"])
     assert (metrics["split"], metrics["cases"]) == ("validation", summary["cases"])
     assert (provenance["method"], provenance["seed"]) == ("arco-sg", seed)
     assert provenance["checkpoint"] == ref.checkpoint

@@ -45,6 +45,14 @@ def test_mean_over_volumes_then_structures_then_seeds() -> None:
     assert dice["per_class_sd"]["b"] == pytest.approx(0.4 / 2**0.5)
 
 
+def test_intervals_of_one_seed_are_those_of_its_scores_alone() -> None:
+    both = summarize_methods(SCORES)["supervised"]["dice"]
+    alone = summarize_methods([s for s in SCORES if s.seed == 1])["supervised"]["dice"]
+    assert both["per_seed_interval"]["1"] == alone["interval"]
+    assert both["per_seed_and_class_interval"]["1"] == alone["per_class_interval"]
+    assert both["per_seed_interval"]["0"] != alone["interval"]
+
+
 def test_distances_that_do_not_exist_take_no_part_and_are_counted() -> None:
     methods = summarize_methods(SCORES)
     baseline = methods["supervised"]
