@@ -21,7 +21,13 @@ from tests.infra.ray_hosts import RayHosts
 from tests.infra.training.jobs import make_job
 from tests.infra.training.processes import assert_equal_states, train_group
 
-pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.cluster, pytest.mark.usefixtures("aws")]
+pytestmark = [
+    pytest.mark.dist,
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.timeout(1800),
+    pytest.mark.usefixtures("aws"),
+]
 
 SETTINGS = [
     "pretrain.steps=600",

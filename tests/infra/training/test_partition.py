@@ -13,7 +13,7 @@ from tests.infra.training.jobs import make_job
 from tests.infra.training.processes import assert_equal_states
 from tests.infra.training.test_cluster_resume import SETTINGS, Driver, last_state, undisturbed
 
-pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 RECOVERY_SECONDS = 240.0
 """No measurement: gloo, left alone, waits for a silent peer for half an hour."""
