@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("-o", "--output", required=True, help="folder or URL to write into")
     compare.set_defaults(command=_compare)
 
+    sweep = commands.add_parser(
+        "sweep", help="train methods × amounts of labels × seeds, and report on them", add_help=False
+    )
+    sweep.set_defaults(command=_sweep)
+
     demo = commands.add_parser("demo-data", help="write a synthetic cohort of cardiac scans")
     demo.add_argument("out", type=Path, help="folder to write")
     demo.add_argument("--patients", type=int, help="number of patients")

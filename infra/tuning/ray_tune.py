@@ -22,6 +22,7 @@ from infra.mailbox import open_mailbox
 from infra.progress import Event, Sink, default_sink
 from infra.ray_session import available_cores, ray_session
 from infra.signals import SignalNote
+from infra.training.mlflow_run import mlflow_environment, require_mlflow
 from infra.training.stage_job import StageResult
 from infra.tuning.agenda import Agenda
 from infra.tuning.early_stopping import stopping_scheduler
@@ -41,6 +42,7 @@ _ENVIRONMENT = {
 
 def run_on_tune(agenda: Agenda, places: Places) -> None:
     """Run all tasks of `agenda`, showing progress here. Raises as `infra.tuning.run_tasks`."""
+    require_mlflow()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     runs = [task.job.settings.run for task in agenda.waiting]
@@ -52,12 +54,13 @@ def run_on_tune(agenda: Agenda, places: Places) -> None:
         try:
             tune.Tuner(
                 tune.with_resources(train_task, tune.PlacementGroupFactory([_DRIVER])),
-                param_space={"board": board},
+                param_space={"board": board, "environment": mlflow_environment()},
                 tune_config=tune.TuneConfig(
                     search_alg=InOrder(agenda, note),
                     scheduler=stopping_scheduler(places.grace),
                     num_samples=len(agenda.waiting),
                     max_concurrent_trials=concurrent,
+                    reuse_actors=True,  # starting a driver takes seconds
                     trial_name_creator=_name,
                     trial_dirname_creator=_name,
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -26,6 +27,7 @@ def train_task(config: dict[str, Any]) -> dict[str, Any]:
 
     Tune is told, as metrics: an `infra.progress.Event`, `percent` and, from the first validation on, `dice`.
     """
+    os.environ.update(config["environment"])  # for the workers; this process may be on another node
     job = StageJob.from_json(config["job"])
     note = SignalNote()
     threading.Thread(target=_wait, args=(config["board"], note), name="wait-for-stop", daemon=True).start()
