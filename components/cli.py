@@ -9,6 +9,7 @@ from pathlib import Path
 from arco_core import __version__
 from components.command_line import exit_on_error
 from components.data_commands import add_data_commands
+from components.model_commands import add_model_commands
 from components.predict_command import add_predict_command
 
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.set_defaults(command=_submit)
 
     add_data_commands(commands)
+    add_model_commands(commands)
     return parser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from arco_core.config import ArcoConfig, ConfigError, dumps
@@ -48,27 +48,30 @@ class TrainingOptions:
         return load_settings(preset=self.preset, config_file=self.config_file, overrides=self.overrides)
 
 
-def train(stage: StageName, options: TrainingOptions, *, init: str | None = None) -> str:
+def train(
+    stage: StageName, options: TrainingOptions, *, init: str | None = None, continued: bool = False
+) -> str:
     """Train `stage` and return the URL of its final checkpoint.
 
     Args:
         stage: which one.
         options: on what, and how.
         init: checkpoint of the stage to start from.
+        continued: whether that is one of the same stage, as of a model in service.
 
     Raises as `stage_job`, `infra.training.run_stage` and `components.launch.run_as_ray_job`.
     """
-    job = stage_job(stage, options, init=init)
+    job = stage_job(stage, options, init=init, continued=continued)
     if options.backend == RAYJOB and (done := finished(job)) is not None:
         return done.checkpoint_url  # no cluster to find that out
     return run_step(
-        _command(stage, options, init),
+        _command(stage, options, init, continued),
         options.backend,
         lambda: run_stage(job, options.backend).checkpoint_url,
     )
 
 
-def _command(stage: StageName, options: TrainingOptions, init: str | None) -> StepCommand:
+def _command(stage: StageName, options: TrainingOptions, init: str | None, continued: bool) -> StepCommand:
     """The same training by its command line. Raises `ConfigError` for a local file with a RayJob."""
     if options.backend == RAYJOB and options.config_file is not None:
         raise ConfigError(
@@ -80,11 +83,13 @@ def _command(stage: StageName, options: TrainingOptions, init: str | None) -> St
     if options.preset is not None:
         arguments += ("--preset", options.preset)
     if init is not None:
-        arguments += ("--init", init)
+        arguments += ("--init", init, *(("--continued",) if continued else ()))
     return StepCommand(step=stage, arguments=arguments, home=options.run, cluster=tuple(options.cluster))
 
 
-def stage_job(stage: StageName, options: TrainingOptions, *, init: str | None) -> StageJob:
+def stage_job(
+    stage: StageName, options: TrainingOptions, *, init: str | None, continued: bool = False
+) -> StageJob:
     """What `train` trains; arguments as there.
 
     Raises:
@@ -92,7 +97,8 @@ def stage_job(stage: StageName, options: TrainingOptions, *, init: str | None) -
         DataError: labels that are not there, or a dataset that the network does not fit.
         StoreError: the dataset cannot be read.
     """
-    return job_on(DatasetVersion.open(options.dataset), stage, options, init=init)
+    job = job_on(DatasetVersion.open(options.dataset), stage, options, init=init)
+    return replace(job, continued=continued)
 
 
 def job_on(
@@ -168,11 +174,16 @@ def parse_training_options(
     parser.add_argument("--backend", choices=backend_names(), default="ray")
     if stage == "finetune":
         parser.add_argument("--init", required=True, help="URL of the pre-training's checkpoint")
+        parser.add_argument(
+            "--continued", action="store_true", help="--init is a fine-tuning's checkpoint, to go on from"
+        )
     add_labeled_patients_option(parser)
     add_check_option(parser)
     add_result_option(parser)
     values = vars(parser.parse_args(arguments))
-    extra: dict[str, Any] = {key: values.pop(key) for key in ("check", "result", "init") if key in values}
+    extra: dict[str, Any] = {
+        key: values.pop(key) for key in ("check", "result", "init", "continued") if key in values
+    }
     return TrainingOptions(**values), extra
 
 

@@ -31,6 +31,11 @@ def working(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return _place(task, cpu="2", memory="8Gi", seconds=3600)
 
 
+def scoring(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """A step that segments test scans with two models."""
+    return _place(task, cpu="4", memory="16Gi", seconds=_DAY)
+
+
 def _place(task: dsl.PipelineTask, *, cpu: str, memory: str, seconds: int) -> dsl.PipelineTask:
     task.set_cpu_request("500m").set_cpu_limit(cpu)
     task.set_memory_request("1Gi").set_memory_limit(memory)

@@ -15,7 +15,9 @@ from infra.training.validation import annotated_cases
 from infra.training.worker import finished
 
 
-def check_training(stage: StageName, options: TrainingOptions, *, init: str | None = None) -> Checks:
+def check_training(
+    stage: StageName, options: TrainingOptions, *, init: str | None = None, continued: bool = False
+) -> Checks:
     """What would keep `components.training_options.train` from training, and what it would do."""
     checks = Checks()
     settings = checks.value(lambda: options.settings)
@@ -25,7 +27,7 @@ def check_training(stage: StageName, options: TrainingOptions, *, init: str | No
     checks.line("run", lambda: writable(options.run))
     if settings is None or version is None:
         return checks
-    job = checks.value(lambda: stage_job(stage, options, init=init))
+    job = checks.value(lambda: stage_job(stage, options, init=init, continued=continued))
     if job is not None:
         add_job(checks, job, version, options.backend)
     return checks

@@ -16,9 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, extra = parse_training_options("finetune", finetune.__doc__, arguments)
     with exit_on_error():
         if extra["check"]:
-            check_training("finetune", options, init=extra["init"]).finish()
+            check_training("finetune", options, init=extra["init"], continued=extra["continued"]).finish()
         else:
-            url = finetune(options, init=extra["init"])
+            url = finetune(options, init=extra["init"], continued=extra["continued"])
             write_result(extra["result"], url)
             print(url)
 

@@ -75,12 +75,28 @@ def prepare(
 
 
 def prepare_on(
-    backend: str, *, data: str, store: str, preset: str, overrides: Sequence[str], cluster: Sequence[str] = ()
+    backend: str,
+    *,
+    data: str,
+    store: str,
+    preset: str,
+    overrides: Sequence[str],
+    append_to: str | None = None,
+    cluster: Sequence[str] = (),
 ) -> str:
     """`prepare` on a backend, see `components.launch`; raises as it does, and as the backend."""
     arguments = ("--data", data, "--store", store, "--preset", preset, *repeated("--set", overrides))
+    if append_to is not None:
+        arguments += ("--append-to", append_to)
     return run_step(
         StepCommand(step="prepare", arguments=arguments, home=store, cluster=tuple(cluster)),
         backend,
-        lambda: prepare(data=data, store=store, preset=preset, overrides=overrides, use_ray=backend == "ray"),
+        lambda: prepare(
+            data=data,
+            store=store,
+            preset=preset,
+            overrides=overrides,
+            append_to=append_to,
+            use_ray=backend == "ray",
+        ),
     )

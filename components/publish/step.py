@@ -10,6 +10,7 @@ from typing import Any
 
 from arco_core.errors import DataError, StoreError
 from arco_core.model_package import DESCRIPTION, PublishedModel, save_package
+from arco_core.networks import PyramidNetwork
 from components.evaluate.summary import METRICS, best_seed
 from components.model_ref import BASELINE, ModelRef
 from components.versions import software_versions
@@ -43,7 +44,21 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
     results = read_summary(summary)
     ref = choose_model(models, results, summary)
     version = DatasetVersion.open(dataset)
-    network, teacher, job = load_networks(ref.checkpoint)
+    networks = load_networks(ref.checkpoint)
+    provenance = {**provenance_of(ref, networks[2], version), "steps": results["steps"]}
+    return write_package(store, networks, version, metrics=_metrics(results, ref), provenance=provenance)
+
+
+def write_package(
+    store: Store,
+    networks: tuple[PyramidNetwork, PyramidNetwork | None, StageJob],
+    version: DatasetVersion,
+    *,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """Write what `load_networks` loaded as the package of the run folder `store`; returns its URL."""
+    network, teacher, job = networks
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / FOLDER
         save_package(
@@ -57,8 +72,8 @@ def publish(*, dataset: str, run: str, models: Sequence[ModelRef], summary: str)
                 classes=job.classes,
                 channels=job.channels,
             ),
-            metrics=_metrics(results, ref),
-            provenance=_provenance(ref, job, version, results),
+            metrics=metrics,
+            provenance=provenance,
             onnx=True,
         )
         for file in sorted(folder.iterdir(), key=lambda f: f.name == DESCRIPTION):
@@ -113,9 +128,8 @@ def _metrics(results: Mapping[str, Any], ref: ModelRef) -> dict[str, Any]:
     }
 
 
-def _provenance(
-    ref: ModelRef, job: StageJob, version: DatasetVersion, results: Mapping[str, Any]
-) -> dict[str, Any]:
+def provenance_of(ref: ModelRef, job: StageJob, version: DatasetVersion) -> dict[str, Any]:
+    """Where a model comes from."""
     return {
         "method": ref.method,
         "seed": ref.seed,
@@ -124,7 +138,6 @@ def _provenance(
         "dataset_version": version.version,
         "labeled_patients": sorted(job.labeled_patients),
         "train_patients": len(version.patients("train")),
-        "steps": results["steps"],
         "config": job.config,
         "training_code": job.code,
         "versions": software_versions(_PACKAGES),

@@ -64,17 +64,18 @@ def init_state(job: StageJob) -> dict[str, Any]:
     state = read_checkpoint(url)
     other = StageJob.from_json(state["job"])
     wrong = {
-        "stage": (other.stage, "pretrain"),
+        "stage": (other.stage, job.stage if job.continued else "pretrain"),
         "classes": (other.classes, job.classes),
         "channels": (other.channels, job.channels),
         "network": (_network(other), _network(job)),
         "pretrain.framework": (other.settings.pretrain.framework, job.settings.pretrain.framework),
     }
+    kind = "fine-tuning" if job.continued else "pre-training"
     for what, (found, needed) in wrong.items():
         if found != needed:
             raise DataError(
                 f"init = {url}: its {what} is {found}, and {job.title} needs {needed}: give the checkpoint "
-                "of a pre-training with the same dataset, network and framework."
+                f"of a {kind} with the same dataset, network and framework."
             )
     return state
 

@@ -36,6 +36,8 @@ class StageJob:
     seed: int
     init_checkpoint: str | None = None
     """Checkpoint of the stage that this one starts from."""
+    continued: bool = False
+    """Whether that is a checkpoint of the same stage: a model in service goes on, with more scans."""
     code: str = field(default_factory=lambda: code_digest(*_TRAINING_CODE))
     """Fingerprint of the training code."""
 
@@ -96,6 +98,8 @@ class StageJob:
         """Fingerprint (hex) of what determines the result. Of `[run]` only some settings do."""
         values = asdict(self)
         del values["config"], values["run_url"]
+        if not self.continued:
+            del values["continued"]
         config = asdict(self.settings)
         keys = ("network", "augment", "optimizer", "inference", self.stage)  # inference: of validation
         values["config"] = {key: config[key] for key in keys}

@@ -1,0 +1,89 @@
+"""The steps of a retraining for Kubeflow."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def discover_scans(
+    raw: str,
+    store: str,
+    name: str,
+    overrides: list,
+    labeled: float,
+    settle_minutes: float,
+    margin: float,
+    min_patients: int,
+    backend: str,
+    cluster: list,
+    holder: str,
+) -> NamedTuple("Found", [("new", int), ("plan", str)]):  # type: ignore[valid-type]
+    """How many new scans there are, and what is to be done with them."""
+    from components.command_line import exit_on_error
+    from components.retrain.steps import discover_step
+
+    with exit_on_error():
+        return discover_step(
+            backend, cluster, holder,
+            raw=raw, store=store, name=name, overrides=tuple(overrides), labeled=labeled,
+            settle_minutes=settle_minutes, margin=margin, min_patients=min_patients,
+        )  # fmt: skip
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def extend_dataset(
+    plan: str,
+    backend: str,
+    cluster: list,
+) -> NamedTuple("Extended", [("added", int), ("dataset", str)]):  # type: ignore[valid-type]
+    """A dataset version with the new scans, and whether any of them could be used."""
+    from components.command_line import exit_on_error
+    from components.retrain.update import extend
+
+    with exit_on_error():
+        url = extend(plan, backend=backend, cluster=cluster)
+    return (0 if url is None else 1, url or "")
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def continue_training(plan: str, dataset: str, backend: str, cluster: list) -> str:
+    """The model in service, trained on with the new scans."""
+    from components.command_line import exit_on_error
+    from components.retrain.update import continue_training
+
+    with exit_on_error():
+        return continue_training(plan, dataset, backend=backend, cluster=cluster)
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def release_or_keep(plan: str, dataset: str, checkpoint: str) -> str:
+    """The decision between the new model and the one in service."""
+    from components.command_line import exit_on_error
+    from components.retrain.release import release
+
+    with exit_on_error():
+        return release(plan, dataset, checkpoint).decision
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def end_night(
+    raw: str,
+    store: str,
+    name: str,
+    backend: str,
+    cluster: list,
+    holder: str,
+    status: dsl.PipelineTaskFinalStatus,
+) -> None:
+    """Tell of a night that failed, give its lease back, and remove the Ray clusters that are left."""
+    from components.cleanup.step import cleanup
+    from components.command_line import exit_on_error
+    from components.retrain.steps import end_step
+
+    with exit_on_error():
+        reason = f"{status.state}: {status.error_message or 'a step failed, see its log'}"
+        end_step(holder, reason, raw=raw, store=store, name=name)
+        cleanup(backend, cluster)
