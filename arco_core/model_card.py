@@ -105,6 +105,7 @@ _CONSISTENCY = {
     "  slice to slice.",
     True: "No structure is guaranteed to be connected. What lies outside of a patch has no influence on it.",
 }
+_MIRRORS = "softmax averaged over the image and its mirror images along every combination of the axes {axes}"
 _CONVENTIONS = {
     "arco": "ASD is symmetric; distances are over the volumes where the structure was found.",
     "released": "Convention of the authors' released code: one-sided ASD, missed structures at distance 0.",
@@ -176,11 +177,14 @@ def model_card(
 
 
 def _chosen(metrics: Mapping[str, Any]) -> str:
-    """What the method reached on the whole, where this model is one of several seeds."""
+    """Why the scores flatter, and what the method reached over all seeds."""
+    text = ""
+    if metrics.get("split") == "validation":
+        text = "\nSettings were chosen on these patients, too: expect less on others.\n"
     dice = metrics.get("all_seeds", {}).get("dice", {})
     if dice.get("sd") is None:
-        return ""
-    return (
+        return text
+    return text + (
         "\nThis is the best of several seeds on these patients, so its scores are optimistic. Over all\n"
         f"seeds the mean DSC is {dice['mean'] * 100:.1f} ± {dice['sd'] * 100:.1f} % (standard deviation).\n"
     )
@@ -224,6 +228,7 @@ def _steps(config: DataConfig, inference: InferenceConfig) -> list[str]:
         "window": f"intensities: {floor:g} HU to 0 and {ceiling:g} HU to 1, clipped",
     }[config.intensity]
     axis = ("sagittal", "coronal", "axial")[config.slice_axis]
+    mirrors = [] if not inference.flips else [_MIRRORS.format(axes=", ".join(inference.flips))]
     start = ["orientation: voxel axes turned to left, posterior, inferior (LPI)", crop, intensity]
     rows = "rows along the later and columns along the earlier of the two other axes"
     if len(config.image_size) == 3:
@@ -235,6 +240,7 @@ def _steps(config: DataConfig, inference: InferenceConfig) -> list[str]:
             f"cut into windows of {_sides(config)} voxels that overlap by {inference.overlap:.0%}; softmax "
             "averaged with Gaussian weights, standard deviation 1/8 of the side (MONAI's "
             '`sliding_window_inference(mode="gaussian")`)',
+            *mirrors,
         ]
     fit = {"pad": "cropped or padded around the centre", "resize": "resized"}[config.fit]
     return [
@@ -242,6 +248,7 @@ def _steps(config: DataConfig, inference: InferenceConfig) -> list[str]:
         f"slices: {axis} (along axis {config.slice_axis}), {rows}",
         _spacing("in-plane spacing", config),
         f"{fit} to {_sides(config)} pixels, padding with the darkest value",
+        *mirrors,
     ]
 
 

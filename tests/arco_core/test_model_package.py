@@ -135,6 +135,7 @@ def test_card_says_scores_limits_and_use(package: Path) -> None:
     assert "| b | 72.5 | – | – |" in card
     assert "| **mean** | 81.2 (75.0 to 87.5) | 1.50 | 4.25 |" in card
     assert "seeds the mean DSC is 75.0 ± 5.0 %" in card
+    assert "Settings were chosen on these patients" in card and "mirror images" not in card
     assert "Dataset version: `store/datasets/d/0123456789ab`" in card
     assert "Not a medical device" in card
     assert "2 labelled patients (of 40 in training; 5.0%)" in card
@@ -150,7 +151,7 @@ def test_card_says_what_is_unknown() -> None:
         classes=model.classes,
         channels=model.channels,
         data_config=model.data_config,
-        inference_config=model.inference_config,
+        inference_config=InferenceConfig(flips="hw"),
         parameters=1,
         metrics={},
         provenance={},
@@ -158,6 +159,7 @@ def test_card_says_what_is_unknown() -> None:
     assert (
         "an unknown number" in card
         and "best of several seeds" not in card
+        and "mirror images along every combination of the axes h, w" in card
         and "| **mean** | – | – | – |" in card
     )
 
