@@ -1,7 +1,7 @@
 """The frameworks of stage one, and the settings of those that are not ARCO's own.
 
-Defaults are what each paper and its authors' code have, for batches of 256 ImageNet images or more;
-docs/method.md lists their sources and what differs here.
+Defaults are what each paper and its authors' code have. Sizes that go with the batch or with the encoder
+there go with them here; docs/method.md lists sources, and what differs.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ class ISDConfig:
 class VICRegConfig:
     """VICReg (Bardes et al., ICLR 2022)."""
 
-    expander_dim: int = 8192
-    """Of each of the expander's three layers: 136 M weights above the U-Net's 256 features."""
+    expander_dim: int = 1024
+    """Of each of the expander's three layers: four times the features of the U-Net's encoder, as 8192 are of
+    ResNet-50's 2048."""
     invariance: float = 25.0
     variance: float = 25.0
     covariance: float = 1.0

@@ -15,7 +15,7 @@ from arco_core.errors import DataError
 from arco_core.stages import STATISTICS
 from components.evaluate.scoring import TrainedModel
 from infra.storage import Store
-from infra.training.load import load_network
+from infra.training.load import load_job
 from infra.training.metrics_log import TIMES, VALIDATION, decode
 from infra.training.stage_job import StageJob
 from infra.training.worker import finished
@@ -113,7 +113,7 @@ def _chain(job: StageJob) -> list[StageJob]:
 
 @lru_cache(maxsize=64)  # methods share a stage one
 def _job_of(checkpoint_url: str) -> StageJob:
-    return load_network(checkpoint_url)[1]
+    return load_job(checkpoint_url)
 
 
 def _read(job: StageJob, method: str | None) -> StageLog:

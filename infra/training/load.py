@@ -10,6 +10,15 @@ from infra.checkpoints import read_checkpoint
 from infra.training.stage_job import StageJob
 
 
+def load_job(checkpoint_url: str) -> StageJob:
+    """The job that trained it, without its weights: also of a stage whose parts have changed since.
+
+    Raises:
+        StoreError: there is no committed checkpoint at `checkpoint_url`, or it is damaged.
+    """
+    return StageJob.from_json(read_checkpoint(checkpoint_url)["job"])
+
+
 def load_stage(checkpoint_url: str) -> tuple[Stage, StageJob]:
     """The whole stage as it was when it was saved, on the CPU, and the job that trained it.
 

@@ -271,7 +271,7 @@ def test_published_sizes() -> None:
     assert shapes["moco-v2"] == shapes["knn-moco"] == shapes["simclr"] == [(8, 8), (128, 8)]
     assert shapes["byol"] == [(4096, 8), (256, 4096), (4096, 256), (256, 4096)]
     assert shapes["isd"] == [(8, 8), (8, 8)]
-    assert shapes["vicreg"] == [(8192, 8), (8192, 8192), (8192, 8192)]
+    assert shapes["vicreg"] == [(1024, 8), (1024, 1024), (1024, 1024)]
 
 
 @pytest.mark.parametrize("framework", ["simclr", "vicreg"])
