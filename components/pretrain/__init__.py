@@ -1,4 +1,4 @@
-"""Stage one: relational semi-supervised pre-training."""
+"""Stage one: semi-supervised pre-training."""
 
 from components.pretrain.step import pretrain
 

@@ -1,4 +1,4 @@
-"""Stage one: relational semi-supervised pre-training."""
+"""Stage one: semi-supervised pre-training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from components.training_options import TrainingOptions, train
 
 
 def pretrain(options: TrainingOptions) -> str:
-    """Stage one: relational semi-supervised pre-training.
+    """Stage one: semi-supervised pre-training, by `pretrain.framework`.
 
     Returns the URL of the final checkpoint. Raises as `components.training_options.train`.
     """
