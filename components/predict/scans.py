@@ -164,7 +164,9 @@ def _single(file: Store) -> Scan:
 
 
 def _nothing(folder: Store, url: str) -> DataError:
-    if not folder.parent().exists(PurePosixPath(folder.url).name):
+    name = PurePosixPath(folder.url.partition("://")[2] or folder.url).name
+    is_bucket = folder.url == f"s3://{name}"
+    if is_bucket or not folder.parent().exists(name):
         return DataError(f"{url}: there is no such file, and no folder with files in it.")
     return DataError(
         f"{url} is not NIfTI by its name: convert it to NIfTI (.nii or .nii.gz), or give the folder of a "
