@@ -72,11 +72,11 @@ def arco_retrain(
                 )
             )
         )
-        plan = found.outputs["plan"]
-        with dsl.If(found.outputs["new"] > 0, name="new-scans"):
+        plan = found.output
+        with dsl.If(plan != "", name="new-scans"):
             data = _anew(waiting(extend_dataset(plan=plan, backend=backend, cluster=cluster)))
-            with dsl.If(data.outputs["added"] > 0, name="usable-scans"):
-                dataset = data.outputs["dataset"]
+            with dsl.If(data.output != "", name="usable-scans"):
+                dataset = data.output
                 trained = _anew(
                     waiting(continue_training(plan=plan, dataset=dataset, backend=backend, cluster=cluster))
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def run_locally(pipeline: BaseComponent, arguments: Mapping[str, Any], *, root: 
         StepFailed: a step failed. Steps that had finished before keep their results.
     """
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    warnings.filterwarnings("ignore", module=r"kfp\.local")  # what has no effect here: limits, labels
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # Kubeflow's commentary; what steps print is not logged
     _take_back_retries(pipeline)

@@ -14,6 +14,7 @@ from components.launch import CLUSTERS_ENVIRONMENT, NAMESPACE_ENVIRONMENT, RUN_E
 _FOLDER = "/etc/arco"
 _DAY = 86400
 _STORE_SETTINGS = ("AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_ENDPOINT_URL")
+_ALERTS = "ARCO_ALERT_URL"
 _STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -51,4 +52,5 @@ def _place(task: dsl.PipelineTask, *, cpu: str, memory: str, seconds: int) -> ds
     settings, keys = ({name: name for name in names} for names in (_STORE_SETTINGS, _STORE_KEYS))
     kubernetes.use_config_map_as_env(task, "arco-store", settings, optional=True)
     kubernetes.use_secret_as_env(task, "arco-store", keys, optional=True)
+    kubernetes.use_secret_as_env(task, "arco-alerts", {_ALERTS: _ALERTS}, optional=True)
     return task

@@ -18,6 +18,7 @@ from components.launch import RAYJOB
 from components.local_session import check_paths
 from components.retrain.plan import RetrainSettings
 from components.retrain.steps import check_settings
+from components.terminal import step_output
 from components.training_options import backend_names, labeled_amount
 from pipelines.command_line import compile_pipeline
 from pipelines.local_run import StepFailed, run_locally
@@ -50,7 +51,8 @@ def run(pipeline: BaseComponent, options: dict[str, Any]) -> None:
     check_paths([options["raw"], options["store"], *options["overrides"]])
     with tempfile.TemporaryDirectory(prefix="arco-kfp-") as root:
         try:
-            run_locally(pipeline, {**options, "holder": uuid.uuid4().hex}, root=Path(root))
+            with step_output():
+                run_locally(pipeline, {**options, "holder": uuid.uuid4().hex}, root=Path(root))
         except StepFailed as error:
             print(f"The step {str(error)!r} failed; the model in service is as it was.", file=sys.stderr)
             raise SystemExit(1) from error

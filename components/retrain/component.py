@@ -1,6 +1,7 @@
-"""The steps of a retraining for Kubeflow."""
+"""The steps of a retraining for Kubeflow.
 
-from typing import NamedTuple
+Each has one output: conditions on one of several are false on Kubeflow's local runner (kfp 2.17).
+"""
 
 from kfp import dsl
 
@@ -20,32 +21,28 @@ def discover_scans(
     backend: str,
     cluster: list,
     holder: str,
-) -> NamedTuple("Found", [("new", int), ("plan", str)]):  # type: ignore[valid-type]
-    """How many new scans there are, and what is to be done with them."""
+) -> str:
+    """What is to be done with new scans; nothing, where there are none."""
     from components.command_line import exit_on_error
     from components.retrain.steps import discover_step
 
     with exit_on_error():
-        return discover_step(
+        _, plan = discover_step(
             backend, cluster, holder,
             raw=raw, store=store, name=name, overrides=tuple(overrides), labeled=labeled,
             settle_minutes=settle_minutes, margin=margin, min_patients=min_patients,
         )  # fmt: skip
+    return plan
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def extend_dataset(
-    plan: str,
-    backend: str,
-    cluster: list,
-) -> NamedTuple("Extended", [("added", int), ("dataset", str)]):  # type: ignore[valid-type]
-    """A dataset version with the new scans, and whether any of them could be used."""
+def extend_dataset(plan: str, backend: str, cluster: list) -> str:
+    """A dataset version with the new scans; none, where none of them can be used."""
     from components.command_line import exit_on_error
     from components.retrain.update import extend
 
     with exit_on_error():
-        url = extend(plan, backend=backend, cluster=cluster)
-    return (0 if url is None else 1, url or "")
+        return extend(plan, backend=backend, cluster=cluster) or ""
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)

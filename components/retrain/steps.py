@@ -51,6 +51,8 @@ def check_settings(settings: RetrainSettings, backend: str) -> None:
         raise ConfigError(f"min_patients = {settings.min_patients}: must be at least 2, to resample them.")
     if not settings.name or "/" in settings.name or not settings.name.strip("."):
         raise ConfigError(f"name = {settings.name!r}: must be a name, without slashes.")
+    if {"'", '"'} & set(settings.store):  # Kubeflow would read a condition on it wrongly
+        raise ConfigError(f"store = {settings.store!r}: must be a URL without quotes.")
     if backend == RAYJOB:
         check_shared([settings.raw, settings.store])
 

@@ -206,7 +206,7 @@ def test_dashboards_cannot_be_made_public(manifests: Rendered) -> None:
 def test_nobody_but_ray_and_the_operator_reaches_ray(manifests: Rendered, tmp_path: Path) -> None:
     policies = of_kind(manifests, "NetworkPolicy")
     for _, job in jobs_of(manifests, tmp_path):
-        for labels in (head_labels(job), worker_labels(job)):
+        for labels in filter(None, (head_labels(job), worker_labels(job))):
             applied = [one["spec"] for one in policies if matches(one["spec"]["podSelector"], labels)]
             assert any({"Ingress", "Egress"} <= set(one["policyTypes"]) for one in applied)
             sources = [
@@ -240,8 +240,12 @@ def test_pods_do_not_reach_the_metadata_of_nodes(manifests: Rendered) -> None:
 
 
 def test_spot_is_for_workers_only(render: Render, tmp_path: Path) -> None:
-    for _, job in jobs_of(render("overlays/spot"), tmp_path):
-        (_, head), (_, workers) = pods_of(job)
+    for spec, job in jobs_of(render("overlays/spot"), tmp_path):
+        (_, head), *rest = pods_of(job)
+        if spec.cluster.workers.maximum == 0:
+            assert head["affinity"]["nodeAffinity"] and not rest
+            continue
+        ((_, workers),) = rest
         assert workers["nodeSelector"]["karpenter.sh/capacity-type"] == "spot"
         assert head["affinity"]["nodeAffinity"]
         assert not any(one["key"] == "karpenter.sh/capacity-type" for one in head.get("tolerations", []))
@@ -265,5 +269,9 @@ def head_labels(job: dict[str, Any]) -> dict[str, str]:
 
 
 def worker_labels(job: dict[str, Any]) -> dict[str, str]:
-    template = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]
+    """None where the head does the work alone."""
+    groups = job["spec"]["rayClusterSpec"].get("workerGroupSpecs")
+    if not groups:
+        return {}
+    template = groups[0]["template"]
     return {**template["metadata"]["labels"], "ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}

@@ -21,15 +21,15 @@ from tests.k8s.rules import broken_rules
 
 FILE = REPOSITORY / "k8s/components/schedule/raycronjob.yaml"
 HEADER = """\
-# The whole pipeline every night on a Ray cluster of its own, for clusters without Kubeflow. Written by
+# Retraining every night on a Ray cluster of its own, for clusters without Kubeflow. Written by
 # `python -m tests.k8s.test_schedule` from k8s/rayjob.yaml and k8s/base/clusters.toml: change those, or patch.
 """
 SPEC = RayJobSpec(
     run_id="scheduled",
     step="nightly",
     command=(
-        "/opt/arco/bin/python", "-m", "pipelines.arco_full",
-        "run", "--data", "s3://arco/raw", "--store", "s3://arco/store",
+        "/opt/arco/bin/python", "-m", "pipelines.arco_retrain",
+        "run", "--raw", "s3://arco/raw", "--store", "s3://arco/store", "--name", "arco",
     ),
     image=f"arco:{__version__}-python",
     cluster=load_cluster_settings(REPOSITORY / "k8s/base/clusters.toml"),

@@ -40,7 +40,7 @@ def test_training_waits_for_scans_and_the_night_always_ends(spec: dict[str, Any]
     (inner,) = [tasks for tasks in dags.values() if "extend-dataset" in tasks]
     (last,) = [tasks for tasks in dags.values() if "continue-training" in tasks]
     assert set(outer) == {"discover-scans", "condition-2"}
-    assert "pipelinechannel--discover-scans-new" in outer["condition-2"]["triggerPolicy"]["condition"]
+    assert "pipelinechannel--discover-scans-Output" in outer["condition-2"]["triggerPolicy"]["condition"]
     assert set(inner) == {"extend-dataset", "condition-3"}
     assert set(last) == {"continue-training", "release-or-keep"}
     end = spec["root"]["dag"]["tasks"]["end-night"]
