@@ -55,7 +55,7 @@ class Setting:
 
 
 FULL = {"volume": (96, 160, 160), "patch": (48, 96, 96), "slices": 48, "side": 256}
-QUICK = {"volume": (32, 64, 64), "patch": (16, 32, 32), "slices": 16, "side": 96}
+QUICK = {"volume": (16, 64, 64), "patch": (16, 32, 32), "slices": 8, "side": 96}
 
 
 def take_turns(
@@ -192,11 +192,12 @@ def parse(arguments: list[str] | None = None) -> tuple[Setting, argparse.Namespa
     parser.add_argument("--quick", action="store_true", help="small images, seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, help="measured turns; default 5, or 2 with --quick")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args(arguments)
     sizes: Any = QUICK if options.quick else FULL
-    return Setting(**sizes, repeats=options.repeats, device=options.device), options
+    repeats = options.repeats or (2 if options.quick else 5)
+    return Setting(**sizes, repeats=repeats, device=options.device), options
 
 
 def main(arguments: list[str] | None = None) -> None:
