@@ -192,11 +192,11 @@ def parse(arguments: list[str] | None = None) -> tuple[Setting, argparse.Namespa
     parser.add_argument("--quick", action="store_true", help="small images, seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, help="measured turns; default 5, or 2 with --quick")
+    parser.add_argument("--repeats", type=int, help="measured turns; default 5, or 1 with --quick")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args(arguments)
     sizes: Any = QUICK if options.quick else FULL
-    repeats = options.repeats or (2 if options.quick else 5)
+    repeats = options.repeats or (1 if options.quick else 5)
     return Setting(**sizes, repeats=repeats, device=options.device), options
 
 
