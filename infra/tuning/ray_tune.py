@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's would end the drivers before their workers have saved
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # tracebacks
 }
 
 
@@ -113,12 +114,13 @@ class _Watch(NotPickled, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tell of a failure that is not the last."""
-        self._sink.warn(f"{trial.config['name']}: attempt {trial.num_failures} failed: {_reason(trial)}")
+        self._sink.warn(f"{trial.config['name']}: attempt {trial.num_failures} failed, and another is made")
+        self._tell_failures()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt has failed."""
         reason = _reason(trial)
-        self._sink.warn(f"{trial.config['name']}: attempt {trial.num_failures} failed: {reason}")
+        self._tell_failures()
         self._agenda.end(trial.config["name"], "failed", attempts=trial.num_failures, reason=reason)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -130,6 +132,10 @@ class _Watch(NotPickled, tune.Callback):
         elif RESULT not in last:
             reason = f"validation Dice {last[DICE]:.3f} after {last[PERCENT]:.0f} % of its steps"
             self._agenda.end(name, "stopped", attempts=attempts, reason=reason)
+
+    def _tell_failures(self) -> None:
+        for failure in ray.get(self._board.take_warnings.remote()):
+            self._sink.warn(failure)
 
 
 def _reason(trial: Trial) -> str:

@@ -39,6 +39,9 @@ def train_task(config: dict[str, Any]) -> dict[str, Any]:
             result = train_on_ray(job, progress, note)
         except Interrupted:
             return {**sink.last, RESULT: ""}
+        except Exception as error:  # Tune tells nobody why an attempt failed that is not the last
+            ray.get(config["board"].warn.remote(f"{config['name']}: {error}"))
+            raise
     return {**sink.last, PERCENT: 100.0, RESULT: result.to_json()}
 
 
