@@ -99,9 +99,14 @@ def write_evaluation(
     matrix = np.sum(list(result.summary["confusion"][method].values()), axis=0).tolist()
     confusion.log_confusion_matrix(result.summary["classes"], matrix)
     Path(confusion.path).write_text(json.dumps({"method": method, "matrix": matrix}))
-    folder, _, name = result.report_url.rpartition("/")
-    Path(report.path).write_bytes(Store(folder).read_bytes(name))
-    report.metadata["url"] = result.report_url
+    write_report(report, result.report_url)
+
+
+def write_report(artifact: Artifact, url: str) -> None:
+    """Copy the page at `url` into `artifact`."""
+    folder, _, name = url.rpartition("/")
+    Path(artifact.path).write_bytes(Store(folder).read_bytes(name))
+    artifact.metadata["url"] = url
 
 
 def _read(artifact: Artifact) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from arco_core.config import ArcoConfig, ConfigError, dumps, load, preset_names
 from arco_core.errors import DataError
+from components.methods import MEAN_TEACHER
+from components.model_ref import BASELINE
+from components.sweep.settings import pipeline_sweep
 from components.training_options import ALL_LABELED, check_one_choice
 from infra.code_digest import code_digest
 from infra.datasets.draft import preview
@@ -22,6 +25,8 @@ from infra.datasets.synthetic import write_cohort
 from infra.datasets.validate import resolve_classes
 from infra.storage import Store
 
+SWEEP_METHODS = (BASELINE, MEAN_TEACHER, "arco-sg")
+"""Of a sweep beside a run."""
 AUTO = "auto"
 """The preset that the dataset's own name names, or `generic`."""
 
@@ -38,6 +43,9 @@ class RunPlan:
     overrides: tuple[str, ...]
     labeled: float
     seeds: tuple[int, ...]
+    sweep_labeled: tuple[float, ...]
+    """Amounts of labels of the sweep beside the run."""
+    sweep_methods: tuple[str, ...]
     backend: str
     code: str
     """Fingerprint of the project's code."""
@@ -57,6 +65,7 @@ class RunPlan:
             ("scans", f"{self.data}, {self.patients} patients (preset {self.preset})"),
             ("labels", f"{self.labeled_patients} of {self.train_patients} training patients ({share:.1%})"),
             ("seeds", " ".join(map(str, self.seeds))),
+            *([("sweep", self._sweep())] if self.sweep_labeled else []),
             (
                 "steps",
                 f"pretrain {steps.pretrain.steps}, finetune {steps.finetune.steps}, "
@@ -65,6 +74,10 @@ class RunPlan:
             ("results", self.run),
         ]
 
+    def _sweep(self) -> str:
+        amounts = ", ".join(f"{amount:g}" if amount else "all" for amount in self.sweep_labeled)
+        return f"{amounts} labelled × {', '.join(self.sweep_methods)}"
+
 
 def plan_run(
     *,
@@ -72,6 +85,8 @@ def plan_run(
     store: str,
     labeled: float = ALL_LABELED,
     seeds: Sequence[int] = (0,),
+    sweep_labeled: Sequence[float] = (),
+    sweep_methods: Sequence[str] = SWEEP_METHODS,
     backend: str = "ray",
     run: str | None = None,
     preset: str = AUTO,
@@ -85,6 +100,8 @@ def plan_run(
         store: URL of the object store.
         labeled: number of labelled patients from 1, ratio of the training patients below 1, 0 for all.
         seeds: one training of every stage each; they also choose the labelled patients.
+        sweep_labeled: amounts of labels, as `labeled`, of a sweep beside the run; none leaves it out.
+        sweep_methods: of the sweep, names of `components.methods.METHODS`.
         backend: `ray` or `in-process`.
         run: name of the run folder; by default it follows from data, labels and configuration, so that the
             same command finds its earlier results.
@@ -99,6 +116,8 @@ def plan_run(
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(f"seeds = {list(seeds)}: must be different whole numbers from 0, at least one.")
+    if sweep_labeled:
+        pipeline_sweep(preset=preset, labeled=sweep_labeled, methods=sweep_methods, seeds=seeds)
     target = Store(store)
     if preset != AUTO:
         load(preset=preset, overrides=overrides)  # a wrong setting is told before anything is written
@@ -126,6 +145,8 @@ def plan_run(
         overrides=tuple(overrides),
         labeled=labeled,
         seeds=tuple(seeds),
+        sweep_labeled=tuple(sweep_labeled),
+        sweep_methods=tuple(sweep_methods),
         backend=backend,
         code=code_digest("arco_core", "infra", "components", "pipelines"),
         config=config,

@@ -41,7 +41,8 @@ def print_result(run: str) -> None:
     console = Console()
     console.print()
     console.print(results_table(summary))
-    for topic, name in (("report", "report.html"), ("model", "model")):
+    swept = [("sweep", "sweep/report.html")] if store.exists("sweep/report.html") else []
+    for topic, name in (("report", "report.html"), *swept, ("model", "model")):
         console.print(Text.assemble((f"{topic:<9}", "dim"), store.join(name)), soft_wrap=True)
     print(store.join("summary.json"))
 

@@ -12,7 +12,9 @@ from components.finetune.component import finetune
 from components.prepare.component import prepare
 from components.pretrain.component import pretrain
 from components.publish.component import publish
+from components.report.component import report
 from components.supervised.component import supervised
+from components.sweep.component import sweep
 from pipelines.placement import waiting, working
 
 
@@ -28,6 +30,8 @@ def arco_full(
     overrides: list = [],  # noqa: B006 - Kubeflow takes the default as JSON
     labeled: float = 0.0,
     seeds: list = [0],  # noqa: B006
+    sweep_labeled: list = [],  # noqa: B006
+    sweep_methods: list = ["supervised", "mean-teacher", "arco-sg"],  # noqa: B006
     backend: str = "rayjob",
     cluster: list = [],  # noqa: B006
     code: str = "",
@@ -42,6 +46,9 @@ def arco_full(
         overrides: settings over the preset's, each `section.key=value`.
         labeled: number of labelled patients from 1, ratio of the training patients below 1, 0 for all.
         seeds: one training of every stage each; they also choose the labelled patients.
+        sweep_labeled: amounts of labels, as `labeled`, that `sweep_methods` are trained with, too, for every
+            seed; none leaves the sweep out (docs/sweep.md).
+        sweep_methods: names of `components/methods.py`.
         backend: `rayjob` gives each heavy step a Ray cluster of its own on Kubernetes; `ray` takes the Ray of
             the step's own process, and `in-process` none, with one worker.
         cluster: with `rayjob`, settings over those of `clusters.toml` (docs/kubernetes.md), each `key=value`
@@ -58,6 +65,8 @@ def arco_full(
                 overrides=overrides,
                 labeled=labeled,
                 seeds=seeds,
+                sweep_labeled=sweep_labeled,
+                sweep_methods=sweep_methods,
                 backend=backend,
                 cluster=cluster,
                 code=code,
@@ -81,6 +90,21 @@ def arco_full(
             stage_one = waiting(pretrain(**common))
             stage_two = waiting(finetune(init=stage_one.outputs["model"], **common))
             baseline = waiting(supervised(**common))
+        swept = waiting(
+            sweep(
+                dataset=dataset,
+                models=dsl.Collected(stage_two.outputs["model"]),
+                run=run,
+                preset=preset,
+                overrides=overrides,
+                labeled=sweep_labeled,
+                methods=sweep_methods,
+                seeds=seeds,
+                backend=backend,
+                cluster=cluster,
+                code=code,
+            )
+        )
         evaluated = waiting(
             evaluate(
                 dataset=dataset,
@@ -89,6 +113,13 @@ def arco_full(
                 run=run,
                 backend=backend,
                 cluster=cluster,
+                code=code,
+            )
+        ).after(swept)
+        working(
+            report(
+                summary=evaluated.outputs["summary"],
+                trials=swept.outputs["trials"],
                 code=code,
             )
         )

@@ -16,7 +16,7 @@ from components.checks.run import check_run
 from components.command_line import add_check_option, exit_on_error
 from components.launch import RAYJOB
 from components.local_session import local_session
-from components.plan import AUTO, RunPlan, plan_run
+from components.plan import AUTO, SWEEP_METHODS, RunPlan, plan_run
 from components.terminal import print_plan, print_result
 from components.training_options import add_labeled_patients_option, backend_names, labeled_amount
 from pipelines.local_run import StepFailed, run_locally
@@ -89,6 +89,8 @@ def _parameters(plan: RunPlan, cluster: Sequence[str]) -> dict[str, Any]:
         "overrides": list(plan.overrides),
         "labeled": plan.labeled,
         "seeds": list(plan.seeds),
+        "sweep_labeled": list(plan.sweep_labeled),
+        "sweep_methods": list(plan.sweep_methods),
         "backend": plan.backend,
         "cluster": list(cluster),
         "code": plan.code,
@@ -130,6 +132,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="labelled patients to use: a number, a ratio of the training patients, or all (default)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
+    parser.add_argument(
+        "--sweep", dest="sweep_labeled", type=labeled_amount, nargs="+", default=[], metavar="AMOUNT",
+        help="amounts of labels of a sweep beside it (docs/sweep.md); default: none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", dest="sweep_methods", nargs="+", metavar="METHOD", default=SWEEP_METHODS,
+        help=f"of the sweep; default: {' '.join(SWEEP_METHODS)}",
+    )  # fmt: skip
     parser.add_argument("--run", help="name of the run; by default it follows from the other options")
     parser.add_argument("--preset", default=AUTO, help="default: the one named like the dataset, or generic")
     parser.add_argument(

@@ -9,6 +9,7 @@ from arco_core.config import ConfigError
 from components.checks.base import writable
 from components.launch import RAYJOB, check_clusters
 from components.settings import load_settings
+from components.sweep.settings import pipeline_sweep
 from components.training_options import ALL_LABELED, check_one_choice
 from infra.kuberay.cron import require_cron
 from infra.kuberay.settings import check_overrides
@@ -26,6 +27,8 @@ def check_parameters(
     overrides: Sequence[str],
     labeled: float,
     seeds: Sequence[int],
+    sweep_labeled: Sequence[float],
+    sweep_methods: Sequence[str],
     cluster: Sequence[str],
 ) -> None:
     """Raise for a parameter of `pipelines.arco_full` that would fail a later step.
@@ -40,6 +43,8 @@ def check_parameters(
         raise ConfigError(f"backend = {backend!r}: must be one of {', '.join((*BACKENDS, RAYJOB))}.")
     check_seeds(seeds)
     check_labeled(labeled)
+    if sweep_labeled:
+        pipeline_sweep(preset=preset, labeled=sweep_labeled, methods=sweep_methods, seeds=seeds)
     settings = load_settings(preset=preset, overrides=list(map(str, overrides)))
     check_one_choice(labeled, settings.run.labeled_patients)
     for url in (data, store):

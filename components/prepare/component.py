@@ -16,6 +16,8 @@ def prepare(
     overrides: list,
     labeled: float,
     seeds: list,
+    sweep_labeled: list,
+    sweep_methods: list,
     backend: str,
     cluster: list,
     code: str,
@@ -32,7 +34,8 @@ def prepare(
     with exit_on_error():
         check_parameters(
             backend=backend, data=data, store=store, run=run, preset=preset, overrides=overrides,
-            labeled=labeled, seeds=seeds, cluster=cluster,
+            labeled=labeled, seeds=seeds, sweep_labeled=sweep_labeled, sweep_methods=sweep_methods,
+            cluster=cluster,
         )  # fmt: skip
         url = prepare_on(backend, data=data, store=store, preset=preset, overrides=overrides, cluster=cluster)
     write_reference(dataset, url)

@@ -8,8 +8,9 @@ from typing import Any
 
 from arco_core.config import ConfigError
 from components.checks.sweep import check_sweep
-from components.command_line import add_check_option, exit_on_error
+from components.command_line import add_check_option, add_result_option, exit_on_error
 from components.compare import print_comparison
+from components.launch import write_result
 from components.methods import METHODS
 from components.prepare import prepare
 from components.sweep.report import evaluate_sweep, report_sweep
@@ -31,22 +32,18 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m compo
         run = options["run"] or f"{options['store']}/runs/{config.name}"
         dataset = options["dataset"] or _prepared(config, overrides, options)
         asked = SweepOptions(
-            sweep=config, dataset=dataset, run=run, overrides=overrides, backend=options["backend"]
-        )
+            sweep=config, dataset=dataset, run=run, trainings=options["trainings"],
+            overrides=overrides, backend=options["backend"],
+        )  # fmt: skip
         if options["check"]:
             check_sweep(asked).finish()
             return
-        failures = _train_and_report(asked, split=options["split"])
-    if failures:
+        record = sweep(asked)
+        evaluate_sweep(record, split=options["split"])
+        print_comparison(report_sweep(record))
+        write_result(options["result"], record.run)
+    if record.failures and not options["report_failures"]:
         raise SystemExit(_FAILED)
-
-
-def _train_and_report(options: SweepOptions, *, split: str) -> int:
-    """Returns how many trials failed."""
-    record = sweep(options)
-    evaluate_sweep(record, split=split)
-    print_comparison(report_sweep(record))
-    return record.failures
 
 
 def _prepared(config: SweepConfig, overrides: Sequence[str], options: dict[str, Any]) -> str:
@@ -75,6 +72,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     source.add_argument("--data", help="raw scans to prepare first, as components.prepare does")
     parser.add_argument("--store", default="arco-store", help="where --data and, without --run, results go")
     parser.add_argument("--run", help="URL of the sweep's folder; default: runs/<sweep.name> in the store")
+    parser.add_argument(
+        "--trainings", help="URL of the folder of all trainings; default: trainings in the sweep's"
+    )
     parser.add_argument("--preset", help="over the file's, as are all of the following")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE",
@@ -94,7 +94,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--backend", choices=backend_names(), default="ray")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
+    parser.add_argument(
+        "--report-failures", action="store_true",
+        help="exit with 0 though trials failed: the report says so",
+    )  # fmt: skip
     add_check_option(parser)
+    add_result_option(parser)
     return parser
 
 

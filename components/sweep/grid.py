@@ -14,9 +14,6 @@ from components.training_options import TrainingOptions, job_on
 from infra.datasets import DatasetVersion
 from infra.tuning import Task
 
-TRAININGS = "trainings"
-"""The sweep's folder of all trainings."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -43,8 +40,8 @@ class Grid:
     A stage one comes before the first that starts from it."""
 
 
-def make_grid(sweep: SweepConfig, dataset: str, *, run: str, overrides: Sequence[str] = ()) -> Grid:
-    """The trials of `sweep` on the dataset version at `dataset`, in the folder `run`.
+def make_grid(sweep: SweepConfig, dataset: str, *, trainings: str, overrides: Sequence[str] = ()) -> Grid:
+    """The trials of `sweep` on the dataset version at `dataset`, in the folder `trainings`.
 
     They come seed by seed, so that a sweep which ends early has whole tables of fewer seeds.
 
@@ -62,7 +59,7 @@ def make_grid(sweep: SweepConfig, dataset: str, *, run: str, overrides: Sequence
     for seed, amount, method in itertools.product(sweep.seeds, sweep.labeled, sweep.methods):
         options = TrainingOptions(
             dataset=version.url,
-            run=f"{run}/{TRAININGS}",
+            run=trainings,
             preset=sweep.preset,
             overrides=[*overrides, *METHODS[method]],
             labeled=amount,

@@ -80,6 +80,16 @@ def load_sweep(
     return sweep, [*_as_overrides(tables, ""), *overrides]
 
 
+def pipeline_sweep(
+    *, preset: str, labeled: Sequence[float], methods: Sequence[str], seeds: Sequence[float]
+) -> SweepConfig:
+    """The sweep of a pipeline's parameters; Kubeflow makes floats of all numbers. Raises `ConfigError`."""
+    return build(
+        SweepConfig,
+        {"preset": preset, "labeled": labeled, "methods": methods, "seeds": [int(seed) for seed in seeds]},
+    )
+
+
 def _read(url: str) -> dict[str, Any]:
     folder, _, name = url.rpartition("/")
     try:

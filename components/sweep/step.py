@@ -22,6 +22,8 @@ class SweepOptions:
     """URL of the dataset version."""
     run: str
     """URL of the sweep's folder."""
+    trainings: str | None = None
+    """URL of the folder of all trainings, where others may be, too; none is one of the sweep's own."""
     overrides: Sequence[str] = ()
     """Settings over the sweep's preset, each `section.key=value`."""
     backend: str = "ray"
@@ -29,7 +31,8 @@ class SweepOptions:
 
     def grid(self) -> Grid:
         """The trials. Raises as `make_grid`."""
-        return make_grid(self.sweep, self.dataset, run=Store(self.run).url, overrides=self.overrides)
+        trainings = self.trainings or f"{self.run}/trainings"
+        return make_grid(self.sweep, self.dataset, trainings=Store(trainings).url, overrides=self.overrides)
 
     @property
     def places(self) -> Places:

@@ -16,6 +16,7 @@ from components.prepare.__main__ import main as prepare
 from components.pretrain.__main__ import main as pretrain
 from components.publish.__main__ import main as publish
 from components.supervised.__main__ import main as supervised
+from components.sweep.__main__ import main as sweep
 from infra import resources
 from infra.datasets import DatasetVersion
 from infra.storage import Store
@@ -204,6 +205,17 @@ def test_a_pipeline(tiny_raw: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "contains 'python3'" in told(main, [*python, "--backend", "in-process"], capsys, code=2)
     err = told(main, [*run, "--labeled", "9"], capsys, code=2)
     assert "labeled = 9 asks for 9 patients" in err
+
+
+def test_a_sweep(tiny_dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--dataset", tiny_dataset, "--run", str(tmp_path), "--backend", "in-process", *SETTINGS]
+    grid = ["--methods", "supervised", "arco-sg", "arco-ns", "--seeds", "0", "1"]
+    out = told(sweep, [*common, *grid, "--labeled", "1", "0.4"], capsys)
+    assert "1, 2 patients" in out
+    assert "12, and 4 shared stages one: 80 optimiser steps in all" in out
+    assert "0 of 8 trainings that start from nothing are done already" in out
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert "asks for 9 patients" in told(sweep, [*common, *grid, "--labeled", "9"], capsys, code=2)
 
 
 def test_one_error_does_not_hide_another() -> None:

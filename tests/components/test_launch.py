@@ -143,6 +143,8 @@ def test_clean_up_removes_the_jobs_of_this_run_only(server: ApiServer) -> None:
         ({"seeds": [0, 0]}, r"seeds = \[0, 0\]: must be different"),
         ({"seeds": []}, r"seeds = \[\]: must be different"),
         ({"labeled": 2.5}, "labeled = 2.5: must be a number of patients"),
+        ({"sweep_methods": ["arco-xy"]}, "sweep.methods = 'arco-xy': must be one of"),
+        ({"sweep_labeled": [1.0, 1.0]}, r"sweep.labeled = \[1.0, 1.0\]: must be different"),
         ({"overrides": ["finetune.stepz=3"]}, "did you mean 'steps'"),
         ({"cluster": ["finetune:workers.maximun=3"]}, r"\[finetune\]: unknown key 'workers.maximun'"),
         ({"cluster": ["queue=arco", "workers.maximum=4"]}, "Kueue admits jobs of a fixed size"),
@@ -156,6 +158,7 @@ def test_parameters_are_checked_before_anything_starts(
     given = {
         "backend": RAYJOB, "data": "s3://b/raw", "store": "s3://b", "run": "s3://b/runs/a",
         "preset": "generic", "overrides": [], "labeled": 2.0, "seeds": [0, 1], "cluster": ["queue=arco"],
+        "sweep_labeled": [1.0, 0.1], "sweep_methods": ["supervised", "arco-sg"],
     }  # fmt: skip
     check_parameters(**given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=text):

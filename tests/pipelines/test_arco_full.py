@@ -73,8 +73,10 @@ def test_every_task_has_its_component_and_its_predecessors(spec: dict[str, Any])
 def test_the_order_of_the_steps(spec: dict[str, Any]) -> None:
     root, body, loop = dags(spec)
     assert set(root["tasks"]) == {"exit-handler-1", "cleanup"}
-    assert set(body["tasks"]) == {"prepare", "for-loop-2", "evaluate", "publish"}
-    assert set(body["tasks"]["evaluate"]["dependentTasks"]) == {"prepare", "for-loop-2"}
+    assert set(body["tasks"]) == {"prepare", "for-loop-2", "sweep", "evaluate", "report", "publish"}
+    assert set(body["tasks"]["sweep"]["dependentTasks"]) == {"prepare", "for-loop-2"}
+    assert set(body["tasks"]["evaluate"]["dependentTasks"]) == {"prepare", "for-loop-2", "sweep"}
+    assert set(body["tasks"]["report"]["dependentTasks"]) == {"sweep", "evaluate"}
     assert "evaluate" in body["tasks"]["publish"]["dependentTasks"]
     assert set(loop["tasks"]) == {"pretrain", "finetune", "supervised"}
     assert loop["tasks"]["finetune"]["dependentTasks"] == ["pretrain"]
@@ -147,7 +149,9 @@ def test_wrong_input_is_told_before_anything_starts(tmp_path: Path) -> None:
 def test_from_scans_to_a_published_model(
     tiny_raw: Path, tmp_path: Path, ray_address: str, backend: str, seeds: list[int]
 ) -> None:
-    finished = run(*options(tiny_raw, tmp_path), "--backend", backend, "--seeds", *map(str, seeds))
+    sweep = ["--sweep", "2", "--methods", "supervised", "mean-teacher"] if backend == "in-process" else []
+    given = [*options(tiny_raw, tmp_path), "--backend", backend, "--seeds", *map(str, seeds), *sweep]
+    finished = run(*given)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     lines = finished.stdout.splitlines()
     summary = Path(lines[-1])
@@ -159,6 +163,12 @@ def test_from_scans_to_a_published_model(
     assert (summary.parent / "model" / "model.safetensors").exists()
     assert any(line.startswith("pretrain, seed 0  4/4 steps  loss ") for line in lines)
     assert not any("KFP Executor" in line or "Traceback" in line for line in lines)
+    assert (summary.parent / "sweep/report.html").exists() == bool(sweep)
+    if sweep:  # it has found the run's trainings, and the report holds both
+        comparison = json.loads((summary.parent / "sweep/comparison.json").read_text())
+        assert set(comparison["amounts"][0]["methods"]) == {"arco-sg", "supervised", "mean-teacher"}
+        stages = [path.name.partition("-")[0] for path in summary.parent.glob("*-seed*")]
+        assert [stages.count(stage) for stage in ("pretrain", "supervised", "finetune")] == [2, 2, 4]
 
 
 @pytest.mark.slow

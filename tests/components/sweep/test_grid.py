@@ -14,7 +14,7 @@ from tests.conftest import TINY_SETTINGS
 
 def grid(dataset: str, run: Path, **values: Any) -> Grid:
     sweep = SweepConfig(**{"labeled": (2,), "seeds": (0,), **values})
-    return make_grid(sweep, dataset, run=str(run), overrides=TINY_SETTINGS)
+    return make_grid(sweep, dataset, trainings=str(run), overrides=TINY_SETTINGS)
 
 
 def test_methods_share_a_stage_one_for_each_amount_of_labels_and_seed(
