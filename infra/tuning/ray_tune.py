@@ -7,6 +7,7 @@ is what its trainings left in the store. Tune's own state is thrown away: it kno
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -37,13 +38,13 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's would end the drivers before their workers have saved
     "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # tracebacks
 }
 
 
 def run_on_tune(agenda: Agenda, places: Places) -> None:
     """Run all tasks of `agenda`, showing progress here. Raises as `infra.tuning.run_tasks`."""
     require_mlflow()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told here, with their reasons
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     runs = [task.job.settings.run for task in agenda.waiting]
