@@ -58,10 +58,10 @@ class _Reports:
         self._told = float("-inf")
 
     def show(self, event: Event) -> None:
-        """Report `event`, unless one was reported just before and it has no news of a validation."""
+        """Report `event`, unless one was just before, this is not the last and tells of no new validation."""
         now, dice = time.monotonic(), event.metrics.get(DICE)
         news = dice is not None and dice != self.last.get(DICE)
-        if news or now - self._told >= _SECONDS:
+        if news or event.done >= event.total or now - self._told >= _SECONDS:
             self._told = now
             self.last = {EVENT: asdict(event), PERCENT: 100.0 * event.done / max(event.total, 1)}
             if dice is not None:

@@ -37,6 +37,6 @@ def test_what_fails_is_retried_and_told_and_all_else_is_trained(
     assert failed.reason.startswith("pretrain, seed 0: training diverged")
     assert left_out.reason == f"bad failed: {failed.reason}"
     out = capfd.readouterr().out
-    assert out.count(f"bad: {failed.reason}") == 2
+    assert out.count("bad: pretrain, seed 0: training diverged") == 2
     assert "bad: attempt 1 failed, and another is made" in out
     assert "good  8/8 steps  loss " in out
