@@ -9,6 +9,7 @@ from arco_core.config import ConfigError
 from arco_core.errors import DataError
 from components.sweep.grid import Grid, make_grid
 from components.sweep.settings import SweepConfig
+from components.training_options import TrainingOptions, stage_job
 from tests.conftest import TINY_SETTINGS
 
 
@@ -54,3 +55,15 @@ def test_one_number_of_patients_twice(tiny_dataset: str, tmp_path: Path) -> None
 def test_labels_that_are_not_there(tiny_dataset: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for 9 patients"):
         grid(tiny_dataset, tmp_path, labeled=(9,))
+
+
+def test_a_sweep_beside_a_run_finds_its_trainings(tiny_dataset: str, tmp_path: Path) -> None:
+    made = grid(tiny_dataset, tmp_path, methods=("supervised", "arco-sg"))
+    options = TrainingOptions(
+        dataset=tiny_dataset, run=str(tmp_path), overrides=TINY_SETTINGS, labeled=2.0, seed=0
+    )
+    first, second, baseline = (
+        stage_job(stage, options, init=None) for stage in ("pretrain", "finetune", "supervised")
+    )
+    assert [task.job.digest for task in made.tasks] == [baseline.digest, first.digest, second.digest]
+    assert made.tasks[0].job.folder == baseline.folder
