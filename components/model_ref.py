@@ -41,6 +41,7 @@ def method_title(method: str) -> str:
     name, bracket, run = method.partition(" (")
     name, plus, framework = name.partition(FRAMEWORK_SEPARATOR)
     title = name.upper() if name.startswith("arco") else name.replace("-", " ").capitalize()
+    title = title.replace("HILBERT", "Hilbert")  # a name, the others are abbreviations
     if plus:
         title += f" + {FRAMEWORK_TITLES.get(framework, framework)}"
     return title + bracket + run
