@@ -42,7 +42,7 @@ def test_the_command_line_of_a_step() -> None:
     options, extra = parse_training_options("finetune", "", arguments)
     assert (options.dataset, options.run, options.labeled) == ("d", "r", 3.0)
     assert options.overrides == ["run.workers=1"]
-    assert extra == {"init": "c.pt", "check": False, "result": None}
+    assert extra == {"init": "c.pt", "continued": False, "check": False, "result": None}
 
 
 def test_stage_two_needs_stage_one(capsys: pytest.CaptureFixture[str]) -> None:
