@@ -15,6 +15,8 @@ SEEDS ?=
 STORE ?=
 WORKERS ?=
 ARGS ?=
+# Processes of the tests: one starts the engines (Ray, servers, containers), the other runs all else.
+JOBS ?= 2
 
 .PHONY: help demo test lint format setup clean
 
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed
 		$(if $(WORKERS),--set run.workers=$(WORKERS)) $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: setup
 	@$(BIN)/lint-imports --no-logo
