@@ -15,14 +15,15 @@ from arco_core.errors import DataError
 from infra.datasets.readers.base import RawCase
 from infra.datasets.volume import MAX_BYTES, Volume
 
-_AFFINE_TOLERANCE = 0.05
-"""Headers rounded by other tools differ in the third digit; a real mismatch is whole voxels."""
+_GRID_TOLERANCE = 0.5
+"""Voxels that two grids may be apart, anywhere: headers rounded by other tools differ in the third digit."""
 
 
 def stack_channels(channels: Sequence[Volume], expected: int) -> npt.NDArray[np.generic]:
     """Voxels (X, Y, Z) or (X, Y, Z, C) of a case's files, which must share one grid.
 
-    Raises `DataError` when they do not, or when there are not `expected` channels.
+    Raises `DataError` when they do not (another orientation is refused, too: nothing says which header is
+    wrong), or when there are not `expected` channels.
     """
     first = channels[0]
     for other in channels[1:]:
@@ -30,6 +31,11 @@ def stack_channels(channels: Sequence[Volume], expected: int) -> npt.NDArray[np.
             raise DataError(
                 f"{other.path} has shape {other.voxels.shape}, {first.path} {first.voxels.shape}: "
                 "channels of one case must lie on one grid"
+            )
+        if not _same_grid(other, first):
+            raise DataError(
+                f"{_affines(other, first)}: channels of one case must lie on one grid; resample "
+                "them onto one, or, where only a header is wrong, save it with the other's"
             )
     voxels = first.voxels if len(channels) == 1 else np.stack([c.voxels for c in channels], axis=-1)
     found = voxels.shape[3] if voxels.ndim == 4 else 1
@@ -55,14 +61,29 @@ def check_label(
             f"{label.path} has shape {label.voxels.shape}, its image {image.path} {shape}: "
             "a label map must lie on its image's grid"
         )
-    if own_affine and not np.allclose(label.affine, image.affine, atol=_AFFINE_TOLERANCE, rtol=1e-3):
-        axes = ["".join(map(str, aff2axcodes(affine))) for affine in (label.affine, image.affine)]
+    if own_affine and not _same_grid(label, image):
         raise DataError(
-            f"{label.path} ({axes[0]}) and its image {image.path} ({axes[1]}) have different affines "
-            f"({label.affine.round(3).tolist()} and {image.affine.round(3).tolist()}): resample the label "
-            "map onto its image's grid, or, where only its header is wrong, save it with its image's"
+            f"{_affines(label, image)}: resample the label map onto its image's grid, or, where only its "
+            "header is wrong, save it with its image's"
         )
     return _class_numbers(label, classes)
+
+
+def _same_grid(one: Volume, other: Volume) -> bool:
+    """Whether the affines put every voxel of one shape in the same place; the corners are furthest apart."""
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(one.voxels.shape[:3]) - 1)
+    to_other = np.linalg.inv(other.affine) @ one.affine
+    apart = corners @ to_other[:3, :3].T + to_other[:3, 3] - corners
+    return bool(np.abs(apart).max() <= _GRID_TOLERANCE)
+
+
+def _affines(one: Volume, other: Volume) -> str:
+    """What a message says of two volumes that lie on different grids."""
+    axes = ["".join(map(str, aff2axcodes(volume.affine))) for volume in (one, other)]
+    return (
+        f"{one.path} ({axes[0]}) and {other.path} ({axes[1]}) have different affines "
+        f"({one.affine.round(3).tolist()} and {other.affine.round(3).tolist()})"
+    )
 
 
 def _class_numbers(label: Volume, classes: Sequence[str]) -> npt.NDArray[np.uint8]:

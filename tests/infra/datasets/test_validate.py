@@ -43,7 +43,7 @@ CLASSES = ("background", "a", "b", "c")
         (LABEL + np.uint8(2), AFFINE, r"label values 4, 5 in \d+ voxels; the classes are 0 background, 1 a"),
         (LABEL.astype(np.int16) - 1, AFFINE, "label values -1 "),
         (LABEL.astype(np.float64) * 1e300, AFFINE, "label values 1e"),
-        (LABEL[::-1], AFFINE @ np.diag([-1, 1, 1, 1]), r"v \(RPS\) and its image v \(LPS\) have different"),
+        (LABEL[::-1], AFFINE @ np.diag([-1, 1, 1, 1]), r"v \(RPS\) and v \(LPS\) have different"),
         (LABEL, AFFINE + np.eye(4)[:, [3, 3, 3, 0]] * 5, "different affines"),
     ],
 )  # fmt: skip
@@ -63,6 +63,47 @@ def test_float_labels_that_are_class_numbers_are_taken() -> None:
 def test_time_series_where_a_volume_is_meant() -> None:
     with pytest.raises(DataError, match=r"v holds 30 volumes .*split a time series into one file a volume"):
         stack_channels([volume(np.zeros((*SHAPE, 30)))], 1)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "message"),
+    [
+        (IMAGE[1:], AFFINE, "must lie on one grid"),
+        (IMAGE[::-1], AFFINE @ np.diag([-1, 1, 1, 1]), r"v \(RPS\) and v \(LPS\) have different affines"),
+        (IMAGE, np.diag([1, 1, 2 / 8, 1]) @ AFFINE, "different affines .* must lie on one grid"),
+        (IMAGE, AFFINE + np.eye(4)[:, [3, 3, 3, 0]] * 500, "different affines"),
+        (IMAGE, AFFINE @ np.diag([1.04, 1, 1, 1]), "different affines"),
+    ],
+    ids=["shape", "mirrored", "spacing", "shifted", "a voxel off at the end"],
+)
+def test_channels_that_lie_elsewhere(voxels: np.ndarray, affine: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        stack_channels([volume(IMAGE), volume(voxels, affine)], 2)
+
+
+def test_channels_whose_headers_are_rounded() -> None:
+    """The voxel size to three digits, as some tools write it, and the noise of single precision."""
+    fine = np.diag([0.7421875, 0.7421875, 2.5, 1.0])
+    rounded, scan = fine.round(3), np.broadcast_to(np.int16(1), (512, 512, 4))
+    stacked = stack_channels([volume(scan, fine), volume(scan, rounded)], 2)
+    assert stacked.shape == (512, 512, 4, 2)
+
+
+def test_channels_of_mixed_orientations_are_refused(tmp_path: Path) -> None:
+    """One case of two files, the second of which another tool has turned: no header counts more."""
+    turned = nib.as_closest_canonical(nib.Nifti1Image(IMAGE, AFFINE))
+    nib.save(nib.Nifti1Image(IMAGE, AFFINE), tmp_path / "a_0000.nii.gz")
+    nib.save(turned, tmp_path / "a_0001.nii.gz")
+    case = RawCase(
+        case_id="a",
+        patient_id="a",
+        channels=(NiftiFile("a_0000.nii.gz"), NiftiFile("a_0001.nii.gz")),
+        annotation=None,
+    )
+    with pytest.raises(
+        DataError, match=r"a_0001\.nii\.gz \(RAS\) and a_0000\.nii\.gz \(LPS\) have different"
+    ):
+        convert_case(Store(str(tmp_path)), case, config=DataConfig(image_size=(32, 32)), channels=2)
 
 
 def test_scans_of_mixed_orientations_give_the_same_slices(tmp_path: Path) -> None:
