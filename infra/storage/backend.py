@@ -48,7 +48,10 @@ class Backend(Protocol):
         ...
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
-        """All objects below the folder `prefix`, sorted by key; empty when there is none."""
+        """All objects below the folder `prefix`, sorted by key; empty when there is none.
+
+        Folders are no objects, whatever a store keeps for them.
+        """
         ...
 
     def partial_uploads(self, prefix: str) -> list[ObjectInfo]:

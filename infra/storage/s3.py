@@ -121,7 +121,7 @@ class S3Backend:
             )
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
-        """See `Backend`."""
+        """See `Backend`. Keys that end in `/` are left out: consoles write such objects to show folders."""
         folder = self._folder(prefix)
         with self._errors("list", prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder)
@@ -134,6 +134,7 @@ class S3Backend:
                 tag=item["ETag"].strip('"'),
             )
             for item in items
+            if not item["Key"].endswith("/")
         )
         return sorted(found, key=lambda entry: entry.path)
 
