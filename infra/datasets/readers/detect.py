@@ -17,7 +17,7 @@ from infra.storage import Store
 
 UNLABELED = "imagesUn"
 """A subfolder of scans without annotations, in any format that needs none, beside scans of every format."""
-_NOT_READERS = {"base", "detect", "listing", "pairs"}
+_NOT_READERS = {"base", "description", "detect", "listing", "pairs"}
 _SPACING_NOTE = "the scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels"
 
 

@@ -1,27 +1,25 @@
 """Medical Segmentation Decathlon and nnU-Net raw folders.
 
 `imagesTr/`, `labelsTr/` (for the annotated ones), `imagesUn/` (scans without annotations) and
-`dataset.json`. `imagesTs/` holds a challenge's test scans and is left alone. nnU-Net writes one
-file a channel, `case_0000.nii.gz`, `case_0001.nii.gz`; the Decathlon one file a case. Either may be
-`.nii.gz`, `.nii` or `.nrrd`. A case is its own patient unless `dataset.json` has
-`"patients": {"case": "patient"}`.
+`dataset.json`. The scans of `imagesTs/` are the test split where `labelsTs/` annotates them, and left
+alone where it does not. nnU-Net writes one file a channel, `case_0000.nii.gz`, `case_0001.nii.gz`; the
+Decathlon one file a case. Either may be `.nii.gz`, `.nii` or `.nrrd`. A case is its own patient unless
+`dataset.json` has `"patients": {"case": "patient"}`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from arco_core.errors import DataError
 from infra.datasets.nifti import NiftiFile
 from infra.datasets.nrrd import NrrdFile
 from infra.datasets.readers.base import RawCase, RawDataset, RawFolder
+from infra.datasets.readers.description import Description, some
 from infra.datasets.volume import VolumeSource
-from infra.storage import NotFound
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -31,7 +29,10 @@ class MsdReader:
     """Reads folders in the layout above."""
 
     name = "Medical Segmentation Decathlon or nnU-Net"
-    layout = "imagesTr/*.nii.gz, labelsTr/*.nii.gz, imagesUn/*.nii.gz (unlabelled) and dataset.json"
+    layout = (
+        "imagesTr/*.nii.gz, labelsTr/*.nii.gz, imagesUn/*.nii.gz (unlabelled), imagesTs/*.nii.gz with "
+        "labelsTs/*.nii.gz (test) and dataset.json"
+    )
     generic = False
 
     def detect(self, raw: RawFolder) -> bool:
@@ -42,23 +43,28 @@ class MsdReader:
 
     def read(self, raw: RawFolder) -> RawDataset:
         """See `Reader`."""
-        images = _scans(raw, "imagesTr") + _scans(raw, "imagesUn")
-        labels = {_stem(path): path for path in _scans(raw, "labelsTr")}
+        images, test_images = _scans(raw, "imagesTr") + _scans(raw, "imagesUn"), _scans(raw, "imagesTs")
+        labels, test_labels = (_label_maps(raw, folder) for folder in ("labelsTr", "labelsTs"))
         if not images:
             kind = "has labels but no images" if labels else "holds no scans"
             raise DataError(f"{raw.url} {kind}; it must hold {self.layout}")
-        description = _Description(raw)
-        grouped = _group_channels(images, labels, description.is_nnunet)
-        orphans = sorted(labels.keys() - grouped.keys())
-        if orphans:
-            raise DataError(
-                f"{raw.url}: {len(orphans)} label maps have no image: {_some(orphans)}; each "
-                "labelsTr/<case>.nii.gz needs its imagesTr/<case>.nii.gz (or _0000 for channels)"
-            )
+        description = Description(raw)
+        by_channel = (
+            description.is_nnunet or _has_channels(images, labels) or _has_channels(test_images, test_labels)
+        )
+        grouped, tested = (_group(paths, by_channel=by_channel) for paths in (images, test_images))
+        _check_labels(raw, labels, grouped, "Tr")
+        _check_labels(raw, test_labels, tested, "Ts")
+        patients = description.patients({**grouped, **tested})
+        for case in test_labels:
+            grouped.setdefault(case, []).extend(tested[case])
+        for case, paths in grouped.items():
+            _check_files(case, paths, by_channel=by_channel)
+        labels |= test_labels
         cases = [
             RawCase(
                 case_id=case,
-                patient_id=description.patients.get(case, case),
+                patient_id=patients[case],
                 channels=tuple(_source(path) for path in grouped[case]),
                 annotation=_source(labels[case]) if case in labels else None,
             )
@@ -69,68 +75,23 @@ class MsdReader:
             classes=description.classes,
             channels=description.channels,
             cases=tuple(cases),
+            held_out={"test": tuple(sorted({patients[case] for case in test_labels}))} if test_labels else {},
         )
-
-
-class _Description:
-    """`dataset.json`, checked."""
-
-    def __init__(self, raw: RawFolder) -> None:
-        self.url = raw.store.join("dataset.json")
-        try:
-            values = json.loads(raw.store.read_bytes("dataset.json"))
-            json.dumps(values, ensure_ascii=False).encode()  # JSON can spell letters that no file can hold
-        except NotFound as error:
-            raise DataError(
-                f'{self.url} does not exist; write one such as {{"name": "heart", "modality": '
-                '{"0": "MRI"}, "labels": {"0": "background", "1": "ventricle"}}'
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.url} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{self.url} must hold an object with the keys name, labels and modality")
-        self.is_nnunet = "channel_names" in values
-        self.name = str(values.get("name", "dataset"))
-        self.classes = self._classes(self._table(values, "labels"))
-        self.channels = len(self._table(values, "channel_names" if self.is_nnunet else "modality"))
-        self.patients = self._table(values, "patients") if "patients" in values else {}
-        wrong = [
-            case for case, patient in self.patients.items() if not isinstance(patient, str) or not patient
-        ]
-        if wrong:
-            raise DataError(
-                f"{self.url}: 'patients' gives {_some(wrong)} no name: write a text for each case"
-            )
-
-    def _table(self, values: dict[str, Any], key: str) -> dict[str, Any]:
-        if key not in values:
-            raise DataError(f"{self.url} lacks the key {key!r}; it has {_some(sorted(values))}")
-        if not isinstance(values[key], dict) or not values[key]:
-            raise DataError(f"{self.url}: {key!r} = {values[key]!r} must be a table with entries")
-        return dict(values[key])
-
-    def _classes(self, labels: dict[str, Any]) -> tuple[str, ...]:
-        """Accepts the Decathlon's `{"1": "name"}` and nnU-Net's `{"name": 1}`."""
-        try:
-            if all(str(key).isdecimal() for key in labels):
-                by_value = {int(key): str(name) for key, name in labels.items()}
-            else:
-                by_value = {int(value): str(name) for name, value in labels.items()}
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.url}: 'labels' = {labels!r} must pair one number with one name"
-            ) from error
-        if sorted(by_value) != list(range(len(labels))) or len(by_value) < 2:
-            raise DataError(
-                f"{self.url}: 'labels' has the values {sorted(by_value)}; they must be 0 (background), "
-                "1, 2, … without gaps"
-            )
-        return tuple(by_value[value] for value in range(len(by_value)))
 
 
 def _scans(raw: RawFolder, folder: str) -> list[str]:
     """Scans directly in `folder`."""
     return [path for path in raw.below(folder) if path.count("/") == 1 and path.endswith(_SUFFIXES)]
+
+
+def _label_maps(raw: RawFolder, folder: str) -> dict[str, str]:
+    """Label maps directly in `folder`, by case."""
+    labels: dict[str, str] = {}
+    for path in _scans(raw, folder):
+        known = labels.setdefault(_stem(path), path)
+        if known != path:
+            raise DataError(f"case {_stem(path)!r} has several label maps: {known}, {path}; remove one")
+    return labels
 
 
 def _source(path: str) -> VolumeSource:
@@ -143,26 +104,49 @@ def _stem(path: str) -> str:
     return next(name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix))
 
 
-def _group_channels(images: list[str], labels: Iterable[str], is_nnunet: bool) -> dict[str, list[str]]:
-    """Files by case. Without a hint, `_0000` is a channel where the labels' names lack it."""
+def _has_channels(images: Iterable[str], labels: Iterable[str]) -> bool:
+    """Whether `_0000` is a channel, where nothing says so: the labels' names lack it."""
     stems = {_stem(path) for path in images}
-    if not is_nnunet:
-        bare = {match["case"] for stem in stems if (match := _CHANNEL.fullmatch(stem))}
-        is_nnunet = bool(bare.intersection(labels)) and not stems.intersection(labels)
+    bare = {match["case"] for stem in stems if (match := _CHANNEL.fullmatch(stem))}
+    return bool(bare.intersection(labels)) and not stems.intersection(labels)
+
+
+def _group(images: Iterable[str], *, by_channel: bool) -> dict[str, list[str]]:
+    """Files by case, in the order of their channels."""
     grouped: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(images):
-        match = _CHANNEL.fullmatch(_stem(path)) if is_nnunet else None
-        grouped[match["case"] if match else _stem(path)].append(path)
-    for case, paths in grouped.items():
-        folders = {path.partition("/")[0] for path in paths}
-        if len(folders) > 1 or (len(paths) > 1 and not is_nnunet):
-            raise DataError(f"case {case!r} exists more than once: {', '.join(paths)}; rename or remove one")
+    for path in sorted(images, key=_stem):
+        grouped[_case(path, by_channel=by_channel)[0]].append(path)
     return dict(grouped)
 
 
-def _some(names: list[str], limit: int = 5) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+def _case(path: str, *, by_channel: bool) -> tuple[str, int]:
+    """Case and channel of a file."""
+    match = _CHANNEL.fullmatch(_stem(path)) if by_channel else None
+    return (match["case"], int(match["channel"])) if match else (_stem(path), 0)
+
+
+def _check_files(case: str, paths: Sequence[str], *, by_channel: bool) -> None:
+    """Refuse a case in two places or of two files a channel, and one with a gap in its channels."""
+    channels = [_case(path, by_channel=by_channel)[1] for path in paths]
+    if len({path.partition("/")[0] for path in paths}) > 1 or len(set(channels)) < len(channels):
+        raise DataError(f"case {case!r} exists more than once: {', '.join(paths)}; rename or remove one")
+    if channels != list(range(len(channels))):
+        raise DataError(
+            f"case {case!r} lacks channels: it has {', '.join(paths)}, and channels count from _0000 without "
+            "a gap; copy the missing files, or remove the case"
+        )
+
+
+def _check_labels(
+    raw: RawFolder, labels: Mapping[str, str], grouped: Mapping[str, Sequence[str]], part: str
+) -> None:
+    """Refuse label maps whose images are not there."""
+    orphans = sorted(labels.keys() - grouped.keys())
+    if orphans:
+        raise DataError(
+            f"{raw.url}: {len(orphans)} label maps have no image: {some(orphans)}; each "
+            f"labels{part}/<case>.nii.gz needs its images{part}/<case>.nii.gz (or _0000 for channels)"
+        )
 
 
 READER = MsdReader()

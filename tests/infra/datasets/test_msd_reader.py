@@ -78,6 +78,73 @@ def test_patients_may_have_several_cases(tmp_path: Path) -> None:
     assert [case.patient_id for case in dataset.cases] == ["p1", "p1", "p2"]
 
 
+def test_patients_of_names_in_decomposed_letters(tmp_path: Path) -> None:
+    """As a Mac writes them, in the file's name or in the description, case and patient alike."""
+    composed, decomposed = "é", "e\N{COMBINING ACUTE ACCENT}"
+    description = MSD | {"patients": {f"{composed}1": "pé", f"{decomposed}2": f"p{decomposed}"}}
+    dataset = read(folder(tmp_path, description, f"imagesTr/{decomposed}1.nii", f"imagesTr/{composed}2.nii"))
+    assert [(c.case_id, c.patient_id) for c in dataset.cases] == [("é1", "pé"), ("é2", "pé")]
+
+
+def test_annotated_test_scans_are_the_test_split(tmp_path: Path) -> None:
+    description = MSD | {"patients": {"t1": "p1", "t2": "p1", "left": "p2"}}
+    files = ("imagesTr/a.nii", "labelsTr/a.nii", "imagesTs/t1.nii", "imagesTs/t2.nii", "imagesTs/left.nii")
+    dataset = read(folder(tmp_path, description, *files, "labelsTs/t1.nii", "labelsTs/t2.nii.gz"))
+    assert [(c.case_id, *c.image_paths, *c.label_paths) for c in dataset.cases] == [
+        ("a", "imagesTr/a.nii", "labelsTr/a.nii"),
+        ("t1", "imagesTs/t1.nii", "labelsTs/t1.nii"),
+        ("t2", "imagesTs/t2.nii", "labelsTs/t2.nii.gz"),
+    ]
+    assert dataset.held_out == {"test": ("p1",)}
+
+
+def test_channels_of_test_scans(tmp_path: Path) -> None:
+    files = ("imagesTr/a_0000.nii", "imagesTr/a_0001.nii", "imagesTs/t_0000.nii", "imagesTs/t_0001.nii")
+    dataset = read(folder(tmp_path, NNUNET, *files, "labelsTs/t.nii", "imagesTs/left_0001.nii"))
+    assert [(c.case_id, len(c.channels)) for c in dataset.cases] == [("a", 2), ("t", 2)]
+    assert dataset.held_out == {"test": ("t",)}
+
+
+def test_test_scans_without_annotations_are_left_alone(tmp_path: Path) -> None:
+    dataset = read(folder(tmp_path, MSD, "imagesTr/a.nii", "imagesTs/a.nii", "imagesTs/a.nii.gz"))
+    assert ([c.case_id for c in dataset.cases], dataset.held_out) == (["a"], {})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ("labelsTr/a.nii", "labelsTr/a.nii.gz"),
+            r"'a' has several label maps: labelsTr/a\.nii, labels",
+        ),
+        (
+            ("imagesTs/a.nii", "labelsTs/a.nii"),
+            "'a' exists more than once: imagesTr/a.nii, imagesTs/a.nii;",
+        ),
+        (("imagesTs/t.nii", "labelsTs/u.nii"), r"1 label maps have no image: u; each labelsTs/<case>"),
+    ],
+)
+def test_contradicting_files_are_refused(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(folder(tmp_path, MSD, "imagesTr/a.nii", *files))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("x_0000.nii", "x_0000.nii.gz"), "'x' exists more than once"),
+        (("x.nii", "x_0000.nii"), "'x' exists more than once"),
+        (("x_0000.nii", "x_0002.nii"), "'x' lacks channels: it has imagesTr/x_0000.nii, imagesTr/x_0002.nii"),
+        (("x_0001.nii",), "'x' lacks channels"),
+    ],
+)
+def test_channels_that_are_not_what_they_count_as(
+    tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(folder(tmp_path, NNUNET, *(f"imagesTr/{name}" for name in files)))
+
+
 def test_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=r"holds no scans; it must hold imagesTr/\*\.nii\.gz"):
@@ -103,9 +170,19 @@ def test_case_in_two_places_is_refused(tmp_path: Path) -> None:
         ({"modality": None}, "lacks the key 'modality'"),
         ({"labels": {}}, "must be a table"),
         ({"labels": {"0": "background", "2": "x"}}, "without gaps"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "one number with one name"),
+        ({"labels": {"background": 0, "a": None}}, "one number with one name"),
+        (
+            {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
+            r"regions \(whole\), which overlap",
+        ),
+        (
+            {"labels": {"background": 0, "a": 1, "ignore": 2}},
+            "'ignore' = 2; ARCO takes every voxel",
+        ),
         ({"patients": ["a"]}, "'patients'"),
         ({"patients": {"case_000": 5}}, "'patients' gives case_000 no name"),
+        ({"patients": {"case_000.nii.gz": "p"}}, r"case_000\.nii\.gz, no case .* \(nearest .*: 'case_000'\)"),
+        ({"patients": {"é": "p", "e\N{COMBINING ACUTE ACCENT}": "q"}}, "'patients' gives 'é' two patients"),
         ({"name": "\ud800"}, "is not JSON: .*surrogates not allowed"),
     ],
 )
