@@ -1,6 +1,7 @@
 """Volumes in HDF5 files, whole or one file a slice. The files state no geometry.
 
-An HDF5 file may point at other files and promise more than it holds; neither is followed.
+An HDF5 file may point at other files and promise more than it holds; neither is followed. Messages quote none
+of its own names (keys, fields of a type, filters), which may be a patient's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from arco_core.errors import DataError
 from infra.datasets.volume import DEFLATE_RATIO, MAX_BYTES, Volume, voxel_digest
 from infra.storage import Store
 
+_KEYS = ("image", "label")
+"""Those that readers ask for."""
 _SMALL = 64 * 2**10
 """Bytes that may be promised without being stored: HDF5 does not store what was never written."""
 
@@ -90,8 +93,8 @@ def decode_hdf5(data: bytes, path: str, key: str, *, ndim: int) -> npt.NDArray[A
             voxels = np.asarray(dataset[()])
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, zlib.error) as error:
         raise DataError(
-            f"{path} is not a readable HDF5 file ({error}): copy or export the scan again"
-        ) from error
+            f"{path} is not a readable HDF5 file ({type(error).__name__}): copy or export the scan again"
+        ) from None  # the cause may quote the file
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
@@ -99,16 +102,18 @@ def _dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
     links = file.id.links
     name = key.encode()
     if not links.exists(name):
-        names = ", ".join(repr(n[:40]) for n, _ in zip(file, range(5), strict=False))
-        raise DataError(f"{path} lacks the key {key!r}; it has {names or 'none'}: export it with both keys")
+        known = [repr(word) for word in _KEYS if links.exists(word.encode())]
+        others = len(file) - len(known)
+        found = " and ".join(known + [f"{others} other key{'s' * (others != 1)}"] * (others > 0))
+        raise DataError(f"{path} lacks the key {key!r}; it has {found or 'none'}: export it with both keys")
     if links.get_info(name).type != h5py.h5l.TYPE_HARD:
         raise DataError(f"{path}: {key!r} is a link; it must lie in the file itself: export it again")
-    found = file[key]
-    if not isinstance(found, h5py.Dataset):
+    dataset = file[key]
+    if not isinstance(dataset, h5py.Dataset):
         raise DataError(f"{path}: {key!r} is a group, not an array: export it again")
-    if found.is_virtual or found.external:
+    if dataset.is_virtual or dataset.external:
         raise DataError(f"{path}: {key!r} keeps its voxels in other files: export it into one")
-    return found
+    return dataset
 
 
 def _check(dataset: h5py.Dataset, path: str, key: str, *, ndim: int, size: int) -> None:
@@ -116,7 +121,8 @@ def _check(dataset: h5py.Dataset, path: str, key: str, *, ndim: int, size: int) 
     shape, dtype = dataset.shape, dataset.dtype
     if shape is None or len(shape) != ndim or dtype.kind not in "biuf" or min(shape) < 1:
         raise DataError(
-            f"{path}: {key!r} has shape {shape} and type {dtype}; it must hold real numbers along {ndim} axes"
+            f"{path}: {key!r} has shape {shape} and type {dtype.name}; it must hold real numbers along "
+            f"{ndim} axes"
         )
     promised = math.prod(shape) * dtype.itemsize
     stored = dataset.id.get_storage_size()

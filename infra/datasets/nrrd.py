@@ -88,7 +88,7 @@ def decode_nrrd(data: bytes, path: str) -> Volume:
     ) as error:
         raise DataError(
             f"{path} is not a readable NRRD file ({type(error).__name__}): copy or export the scan again"
-        ) from error
+        ) from None  # the cause may quote the header
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     return Volume(path=path, voxels=native, affine=affine, sha256=sha256(data))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from infra.datasets import prepare_dataset
 from infra.storage import Store
 
 from .conftest import TINY
-from .raw_files import change_header, dicom_series, nrrd_bytes, scan, write_dicom
+from .raw_files import change_header, dicom_series, nrrd_bytes, scan, write_dicom, write_hdf5
 
 SECRET = b"SECRET"
 
@@ -59,6 +60,10 @@ def test_header_text_reaches_no_shard_and_no_log(
     for path in raw.glob("*/*.nii.gz"):
         add_words(path)
     write_dicom(raw / "imagesUn" / "ct", dicom_series(scan(3)[0]))
+    words = nrrd_bytes(scan(4)[0], content="SECRET^NAME").replace(
+        b"\n\n", b"\nSECRET:=SECRET^NAME\n# SECRET\n\n", 1
+    )
+    (raw / "imagesUn" / "mr.nrrd").write_bytes(words)
     notes: list[str] = []
     prepare_dataset(str(raw), Store(str(tmp_path / "store")), TINY, use_ray=False, on_note=notes.append)
     assert len(list((tmp_path / "store").rglob("*.parquet"))) >= 3
@@ -102,3 +107,32 @@ def test_header_text_is_in_no_message(
     assert all(word in message for word in ("case_000", "case_001", "nrrd", *changes))
     printed = capfd.readouterr()
     assert "SECR" not in message + printed.out + printed.err + caplog.text
+
+
+def test_words_in_hdf5_files_go_nowhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names of keys, attributes and fields, of files that are read and of files that are refused."""
+    caplog.set_level("DEBUG")
+    files = [write_hdf5(tmp_path / "raw" / f"p{i}" / "mri_norm2.h5", *scan(i, classes=2)) for i in range(4)]
+    for path in files:
+        with h5py.File(path, "a") as file:
+            file.attrs["SECRET"] = file["image"].attrs["PatientName"] = "SECRET^NAME"
+            file["SECRET^NAME"] = "SECRET"
+        assert SECRET in path.read_bytes()
+    notes: list[str] = []
+    store = Store(str(tmp_path / "store"))
+    prepare_dataset(str(tmp_path / "raw"), store, TINY, use_ray=False, on_note=notes.append)
+    assert files_with_secret(tmp_path / "store") == []
+    with h5py.File(files[0], "a") as file:
+        del file["image"]
+    with h5py.File(files[1], "a") as file:
+        del file["image"]
+        file.create_dataset("image", (3, 3, 3), [("SECRET", "f4")])
+    files[2].write_bytes(files[2].read_bytes()[:-100])
+    with pytest.raises(DataError) as caught:
+        prepare_dataset(str(tmp_path / "raw"), store, TINY, use_ray=False)
+    message = str(caught.value)
+    assert all(part in message for part in ("'label' and 1 other key", "type void32", "not a readable HDF5"))
+    printed = capfd.readouterr()
+    assert "SECRET" not in message + printed.out + printed.err + caplog.text + "".join(notes)
