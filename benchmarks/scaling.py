@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arco_core.config import dumps, load
+from benchmarks.cluster_model import Machine, Payload, table
 from benchmarks.workers import train as train_and_count
 from infra.datasets import DatasetVersion, prepare_dataset
 from infra.datasets.synthetic import write_cohort
@@ -134,6 +135,7 @@ def measure(setting: Setting, workers: Sequence[int], repeats: int) -> dict[str,
         },
         "step_s": {"in-process": statistics.median(t.step for t in plain), **scaling},
         "bytes_per_step": traffic,
+        "model": predicted(version, setting, traffic),
         "size": setting.size,
         "batch": f"{setting.batch}+{setting.batch}",
         "steps": setting.steps,
@@ -142,40 +144,26 @@ def measure(setting: Setting, workers: Sequence[int], repeats: int) -> dict[str,
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Assumptions of the model: a step's time on one GPU and the network of one."""
-
-    step_s: float
-    """Of one GPU, with its own batch (weak scaling)."""
-    bytes_per_s: float
-    """In and out of a GPU, through its share of the host's network cards."""
-    latency_s: float
-    """Of a message."""
-
-    def seconds(self, gpus: int, traffic: dict[str, float]) -> dict[str, float]:
-        """What a step sends, if nothing overlaps with computing: ring all-reduces, and rings that gather."""
-        hops = gpus - 1
-        reduced = traffic["gradients"] + traffic["statistics"]
-        reduce_s = 2 * hops / gpus * reduced / self.bytes_per_s + 2 * hops * self.latency_s
-        # Of a gather every worker hands in what one of two does in the measurement, divided anew.
-        keys = 2 * traffic["keys"] * hops / gpus
-        gather_s = keys / self.bytes_per_s + hops * self.latency_s
-        total = self.step_s + reduce_s + gather_s
-        return {
-            "gpus": gpus,
-            "all_reduce_ms": 1000 * reduce_s,
-            "gather_ms": 1000 * gather_s,
-            "efficiency": self.step_s / total,
-        }
-
-
-ASSUMED = Cluster(step_s=0.1, bytes_per_s=12.5e9, latency_s=10e-6)
-
-
-def model(traffic: dict[str, float], cluster: Cluster = ASSUMED) -> list[dict[str, float]]:
-    """The model for 8 to 256 GPUs."""
-    return [cluster.seconds(gpus, traffic) for gpus in (8, 16, 32, 64, 128, 256)]
+def predicted(version: DatasetVersion, setting: Setting, traffic: dict[str, float]) -> dict[str, Any]:
+    """The model of many GPUs, and the keys that it predicts for the measurement with two workers."""
+    config = load(preset="paper")
+    rows = sum(shard.rows for shard in version.manifest.shards)
+    payload = Payload.of(
+        config.finetune.contrast,
+        classes=len(version.classes),
+        dim=sum(config.network.features),
+        batch=setting.batch,
+        slice_bytes=sum(shard.bytes for shard in version.manifest.shards) // rows,
+        gradients=round(traffic["gradients"]),
+        statistics=round(traffic["statistics"]),
+    )
+    of_two = replace(payload, unlabeled=setting.batch // 2)
+    return {
+        "keys_predicted": of_two.keys(2),
+        "payload": asdict(payload),
+        "assumed": asdict(Machine()),
+        "table": table(payload),
+    }
 
 
 def report(result: dict[str, Any]) -> Iterator[str]:
@@ -191,11 +179,13 @@ def report(result: dict[str, Any]) -> Iterator[str]:
             ideal = workers if kind == "strong" else 1
             yield f"{kind:<7}{workers:>3} workers  {seconds:7.3f} s a step   {ratio / ideal:5.0%} of ideal"
     sent = ", ".join(f"{kind} {count / 1e6:.2f} MB" for kind, count in result["bytes_per_step"].items())
-    yield f"a worker of two hands on, a step: {sent}"
-    for row in result["model"]:
+    keys = result["model"]["keys_predicted"]
+    yield f"a worker of two hands on, a step: {sent} (the model's keys: {keys / 1e6:.2f} MB)"
+    for row in result["model"]["table"]:
         yield (
-            f"model  {row['gpus']:>3} GPUs  all-reduce {row['all_reduce_ms']:5.2f} ms  "
-            f"gather {row['gather_ms']:5.2f} ms  {row['efficiency']:5.1%} of ideal"
+            f"model  {row['gpus']:>3} GPUs  all-reduce {row['all_reduce_ms']:6.2f} ms  "
+            f"gather {row['gather_ms']:6.2f} ms  store {row['store_bytes_per_s'] / 1e6:6.0f} MB/s  "
+            f"{row['efficiency']:5.1%} of ideal"
         )
 
 
@@ -219,7 +209,6 @@ def main() -> None:
             size=options.size, batch=options.batch, steps=options.steps, folder=Path(folder)
         )  # fmt: skip
         result = measure(setting, options.workers, options.repeats)
-    result["model"] = model(result["bytes_per_step"])
     print(json.dumps(result) if options.json else "\n".join(report(result)))
 
 
