@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--append-to", metavar="VERSION",
         help="make a version of this one's scans and those of --data: URL, NAME/VERSION or NAME",
     )  # fmt: skip
+    parser.add_argument(
+        "--only", metavar="URL", help="list of the scans to take, as a retraining writes it; default: all"
+    )
     parser.add_argument("--no-ray", dest="use_ray", action="store_false", help="convert in this process")
     add_check_option(parser)
     add_result_option(parser)

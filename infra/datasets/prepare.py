@@ -56,6 +56,7 @@ def prepare_dataset(
     config: DataConfig,
     *,
     append_to: str | None = None,
+    only: Mapping[str, Digests] | None = None,
     use_ray: bool = True,
     on_case: OnCase | None = None,
     on_note: OnNote | None = None,
@@ -71,6 +72,7 @@ def prepare_dataset(
         store: where the version goes.
         config: how to prepare them.
         append_to: a version, as `arco data` names it: the new one holds its scans besides those of `raw`.
+        only: the cases of `raw` to take, and their content; one that has another by now counts as bad.
         use_ray: work in Ray Data tasks on the Ray that is initialised, or one case after another here.
         on_case: told of progress.
         on_note: told what was found.
@@ -82,14 +84,14 @@ def prepare_dataset(
     """
     store.check_writable()
     tell = on_note if on_note is not None else _say_nothing
-    raw_scans = _read(Store(raw), config, tell)
+    raw_scans = _read(Store(raw), config, tell, only)
     home = Store(store.join(DATASETS, config.name))
     seen = manifest_paths(home)
     parent = find_parent(store, raw_scans.config, raw_scans.dataset.channels, append_to)
     if parent is not None and not raw_scans.config.classes:
         config = dataclasses.replace(raw_scans.config, classes=parent.classes)
         raw_scans = dataclasses.replace(raw_scans, config=config)
-    digests, failures = _hash(raw_scans, parent, use_ray=use_ray)
+    digests, failures = _hash(raw_scans, parent, only, use_ray=use_ray)
     work = _compare(raw_scans, digests, failures, parent, appending=append_to is not None)
     draft = work.draft({})
     if not home.exists(f"{draft.version}/{MANIFEST}"):
@@ -141,9 +143,11 @@ class _RawScans:
         )
 
 
-def _read(source: Store, config: DataConfig, tell: OnNote) -> _RawScans:
+def _read(source: Store, config: DataConfig, tell: OnNote, only: Mapping[str, Digests] | None) -> _RawScans:
     files = {entry.path: entry for entry in source.entries()}
     dataset = leave_out(read_raw(source, files), config.exclude)
+    if only is not None:
+        dataset = dataclasses.replace(dataset, cases=tuple(c for c in dataset.cases if c.case_id in only))
     check_sizes(dataset.cases, {path: entry.bytes for path, entry in files.items()})
     for note in dataset.notes:
         tell(note)
@@ -153,7 +157,7 @@ def _read(source: Store, config: DataConfig, tell: OnNote) -> _RawScans:
 
 
 def _hash(
-    raw: _RawScans, parent: DatasetVersion | None, *, use_ray: bool
+    raw: _RawScans, parent: DatasetVersion | None, only: Mapping[str, Digests] | None, *, use_ray: bool
 ) -> tuple[dict[str, Digests], tuple[Failure, ...]]:
     """Digests by case id: those that `parent` has where a file is still the same, else of the file."""
     cases = raw.dataset.cases
@@ -163,6 +167,10 @@ def _hash(
     for group in run_tasks(partial(hash_group, raw.source), raw.grouped(unknown), use_ray=use_ray):
         digests |= {d.case_id: d for d in group.digests}
         failures += group.failures
+    for name, expected in (only or {}).items():
+        if name in digests and digests[name] != expected:
+            del digests[name]
+            failures.append(Failure(case_id=name, message="it changed after it had been found"))
     _check_failures(failures, raw.config.max_failures, len(cases))
     return digests, tuple(failures)
 
