@@ -106,6 +106,30 @@ def test_zscore_and_window() -> None:
     assert (slices == 0.25).all()
 
 
+@pytest.mark.parametrize("intensity", ["zscore", "minmax"])
+@pytest.mark.parametrize("outlier", [3e38, 1e20, 1e9, -3e38, "both"])
+def test_one_voxel_that_takes_the_whole_range_is_refused(intensity: str, outlier: Any) -> None:
+    """The square of the largest overflows single precision, and all voxels would become the same."""
+    volume = random_volume(SHAPE)
+    volume[3, 3, 3] = 3e38 if outlier == "both" else outlier
+    volume[4, 4, 4] = -3e38 if outlier == "both" else 100
+    config = DataConfig(image_size=(32, 32), intensity=intensity, percentiles=(0.0, 100.0))
+    with pytest.raises(DataError, match=r"the voxels reach from .* leave no contrast to the others: repair"):
+        prepare_image(volume, affine_of("LPS"), config)
+
+
+def test_a_few_bright_voxels_are_left_out_by_percentiles_and_windows() -> None:
+    volume = random_volume(SHAPE)
+    volume[3, 3, 3], volume[3, 3, 4] = 3e38, -3e38
+    several: tuple[dict[str, Any], ...] = (
+        {"percentiles": (0.5, 99.5)},
+        {"intensity": "window", "window_hu": (0.0, 200.0)},
+    )
+    for settings in several:
+        slices, _ = prepare_image(volume, affine_of("LPS"), DataConfig(image_size=(32, 32), **settings))
+        assert np.isfinite(slices).all() and slices.std() > 0.1
+
+
 def test_channels_are_scaled_each_for_itself() -> None:
     volume = random_volume((*SHAPE, 2))
     volume[..., 1] *= 1000
