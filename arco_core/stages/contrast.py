@@ -38,6 +38,17 @@ class ContrastTerm(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "loss"}
 
 
+def query_mask(member: Tensor, teacher_probability: Tensor, threshold: float) -> Tensor:
+    """(K, B, *S) bool: the pixels that queries are drawn from, in training and where variance is measured.
+
+    Args:
+        member: (K, B, *S) bool: the pixel carries the class.
+        teacher_probability: (B, K, *S).
+        threshold: the teacher's probability of the class must exceed it.
+    """
+    return member & (teacher_probability.transpose(0, 1) > threshold)
+
+
 class Contrast:
     """Samples queries and negatives, computes L_contrast and feeds the per-class bank.
 
@@ -82,8 +93,7 @@ class Contrast:
         every = torch.arange(classes, device=labels.device).view(-1, *[1] * labels.ndim)
         of_class = labels == every  # (K, B, *S)
         member = of_class & (confidence >= self.threshold)
-        probability = teacher_probability.transpose(0, 1)
-        hard = member & (probability > config.query_threshold)
+        hard = query_mask(member, teacher_probability, config.query_threshold)
         query = self.sampler.pixels(hard, self.queries, generator)
         queries = project(sample_pyramid(pyramid, query.position.flatten()), matrix)
         queries = queries.view(classes, self.queries, -1)

@@ -8,6 +8,9 @@ four classes they stay empty, and the one negative is a vector of zeros.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,10 +34,25 @@ def entropy_levels(logits: Tensor, labeled: int, progress: float) -> Tensor:
     entropy = -(log_probability.exp() * log_probability).sum(1)
     levels = torch.ones_like(entropy)
     unlabeled, share = entropy[labeled:], 0.2 * (1.0 - progress)
-    low, high = unlabeled.flatten().quantile(entropy.new_tensor([share, 1.0 - share]))
+    low, high = quantiles(unlabeled.flatten(), (share, 1.0 - share))
     middle = torch.where(unlabeled <= low, 1.0, 0.5)
     levels[labeled:] = torch.where(unlabeled >= high, 0.0, middle)
     return levels
+
+
+def quantiles(values: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """Quantiles of `values` (N,) by linear interpolation, 0-dim each, for any N.
+
+    `torch.quantile` refuses more than 2^24 values, four patches of 256 × 128 × 128.
+    """
+    ordered = values.sort().values
+    found: list[Tensor] = []
+    for share in shares:
+        place = share * (len(ordered) - 1)
+        below = math.floor(place)
+        above = min(below + 1, len(ordered) - 1)
+        found.append(ordered[below].lerp(ordered[above], place - below))
+    return found
 
 
 class StarvingContrast(Contrast):

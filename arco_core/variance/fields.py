@@ -16,6 +16,7 @@ from torch import Tensor
 from arco_core.errors import DataError
 from arco_core.losses import query_losses
 from arco_core.representation import masked_mean, project, sample_pyramid
+from arco_core.stages.contrast import query_mask
 from arco_core.stages.finetune import FinetuneStage
 from arco_core.variance.outer import Outer
 
@@ -87,7 +88,7 @@ def class_fields(
         member = labels == torch.arange(classes, device=labels.device).view(-1, *[1] * labels.ndim)
         positives = project(masked_mean(teacher_pyramid, member), stage.teacher_head.matrix())
         negatives, available = stage.contrast.negatives(generator)
-        queries = member & (teacher_logits.softmax(1).transpose(0, 1) > config.query_threshold)
+        queries = query_mask(member, teacher_logits.softmax(1), config.query_threshold)
     keys = _Keys(positives=positives, negatives=negatives[:, :1])
     taking_part = (queries.flatten(1).any(1) & available).nonzero().flatten().tolist()
     for index in taking_part if len(taking_part) > 1 else ():

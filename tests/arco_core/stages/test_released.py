@@ -12,7 +12,7 @@ from arco_core.config import ReleasedConfig, load
 from arco_core.losses import neighbor_loss, released_neighbor_loss
 from arco_core.networks.teacher import ema_update, make_teacher
 from arco_core.stages import Stage, build_stage
-from arco_core.stages.released import StarvingContrast, entropy_levels
+from arco_core.stages.released import StarvingContrast, entropy_levels, quantiles
 from tests.arco_core.stages.test_stages import SMALL, batch, small_stage, step
 
 SWITCHES = [field.name for field in dataclasses.fields(ReleasedConfig)]
@@ -89,6 +89,24 @@ def test_entropy_levels() -> None:
     assert levels[1].flatten().tolist() == [0.0] * 4 + [0.5] * 12 + [1.0] * 4
     late = entropy_levels(logits, labeled=1, progress=0.9)[1].flatten().tolist()
     assert late == [0.0] + [0.5] * 18 + [1.0]
+
+
+def test_quantiles_are_those_of_torch() -> None:
+    values = normal(101, seed=5)
+    shares = (0.0, 0.2, 0.333, 1.0)
+    expected = values.quantile(torch.tensor(shares, dtype=torch.float64))
+    torch.testing.assert_close(torch.stack(quantiles(values, shares)), expected)
+    assert [float(q) for q in quantiles(values[:1], shares)] == [float(values[0])] * 4
+
+
+def test_more_pixels_than_torch_takes_quantiles_of() -> None:
+    """A batch of large patches: `torch.quantile` refuses it."""
+    values = torch.arange(2.0**24).flip(0)
+    values = torch.cat([values, values.new_tensor([-1.0])])
+    with pytest.raises(RuntimeError, match="too large"):
+        values.quantile(0.2)
+    low, high = quantiles(values, (0.25, 0.75))
+    assert (float(low), float(high)) == (2.0**22 - 1, 3 * 2.0**22 - 1)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
