@@ -70,8 +70,11 @@ def test_several_workers_need_ray(tiny_raw: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_scans(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no scans"):
+    with pytest.raises(DataError, match="nothing does not exist"):
         plan(tmp_path / "nothing", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no scans"):
+        plan(tmp_path / "empty", tmp_path)
 
 
 def test_an_unknown_setting_is_told_before_anything_is_written(tiny_raw: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_wrong_input_is_told_before_anything_starts(tmp_path: Path) -> None:
     finished = run("--data", str(tmp_path / "nothing"), "--store", str(tmp_path / "store"))
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
-    assert "holds no scans" in finished.stderr
+    assert "nothing does not exist" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

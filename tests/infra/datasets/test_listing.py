@@ -37,6 +37,28 @@ def test_links_that_leave_the_folder_are_refused(raw: Path, tmp_path: Path) -> N
     assert len(read_raw(Store(str(tmp_path / "raw link"))).cases) == 7
 
 
+def test_links_in_a_circle_are_refused(raw: Path) -> None:
+    (raw / "imagesUn" / "a.nii.gz").symlink_to("b.nii.gz")
+    (raw / "imagesUn" / "b.nii.gz").symlink_to("a.nii.gz")
+    with pytest.raises(DataError, match=r"imagesUn/[ab]\.nii\.gz is a link to itself"):
+        list_folder(Store(str(raw)))
+
+
+def test_links_in_hidden_folders_are_left_alone(raw: Path, tmp_path: Path) -> None:
+    """As the files there are; version control keeps links of its own."""
+    (raw / ".git" / "annex").mkdir(parents=True)
+    (raw / ".git" / "annex" / "link").symlink_to(tmp_path)
+    (raw / "imagesUn" / "Icon\r").touch()
+    assert len(read_raw(Store(str(raw))).cases) == 6
+
+
+def test_a_folder_that_is_not_there(raw: Path) -> None:
+    with pytest.raises(DataError, match=r"raw/nothing does not exist: give the folder of the scans"):
+        read_raw(Store(str(raw / "nothing")))
+    with pytest.raises(DataError, match=r"dataset\.json is a file, not a folder"):
+        read_raw(Store(str(raw / "dataset.json")))
+
+
 def test_names_with_spaces_and_letters_of_all_languages(raw: Path, tmp_path: Path) -> None:
     names = ["Müller 1", "患者 二", "пациент", "a'b\"c#d%20?e"]
     for number, name in enumerate(names):
@@ -56,3 +78,11 @@ def test_names_that_are_no_text_are_refused(raw: Path) -> None:
     (raw / "imagesUn").joinpath(os.fsdecode(b"caf\xe9.nii.gz")).touch()
     with pytest.raises(DataError, match=r"caf\\xe9\.nii\.gz' is not valid UTF-8: rename"):
         list_folder(Store(str(raw)))
+
+
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\u2028", "\x85"])
+def test_names_with_control_characters_are_refused(raw: Path, letter: str) -> None:
+    (raw / "imagesUn" / f"a{letter}b.nii.gz").touch()
+    with pytest.raises(DataError, match="has control characters: rename") as caught:
+        list_folder(Store(str(raw)))
+    assert letter not in str(caught.value)
