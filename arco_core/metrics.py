@@ -78,6 +78,26 @@ class ClassScore:
         return None if self.voxel_mm3 is None else self.reference_voxels * self.voxel_mm3 / 1000
 
     @property
+    def volume_error_voxel(self) -> int:
+        """Volume of the prediction minus that of the reference."""
+        return self.predicted_voxels - self.reference_voxels
+
+    @property
+    def abs_volume_error_voxel(self) -> int:
+        """Without its sign, so that too large and too small do not cancel out in a mean."""
+        return abs(self.volume_error_voxel)
+
+    @property
+    def volume_error_ml(self) -> float | None:
+        """Volume of the prediction minus that of the reference."""
+        return None if self.voxel_mm3 is None else self.volume_error_voxel * self.voxel_mm3 / 1000
+
+    @property
+    def abs_volume_error_ml(self) -> float | None:
+        """Without its sign, so that too large and too small do not cancel out in a mean."""
+        return None if self.volume_error_ml is None else abs(self.volume_error_ml)
+
+    @property
     def missing(self) -> bool:
         """The reference has the structure and the prediction has not a voxel of it."""
         return self.reference_voxels > 0 and self.predicted_voxels == 0

@@ -11,7 +11,7 @@ from arco_core.errors import DataError
 from components.evaluate.results import RunResults
 from components.evaluate.scoring import CaseScore
 from components.evaluate.slices import CaseSlice, DrawnBy
-from components.evaluate.summary import best_seed, summarize
+from components.evaluate.summary import best_seed, summarize, unit_of
 from components.evaluate.training_log import StageLog
 from components.model_ref import BASELINE, method_rank
 
@@ -44,7 +44,7 @@ class Amount:
     scores: Sequence[CaseScore]
     """Of last and best checkpoints."""
     summary: Mapping[str, Any]
-    """`methods`, `paired`, `tests` and `best_checkpoints`, as in `summary.json`."""
+    """`methods`, `paired`, `tests`, `best_checkpoints` and `common_seeds`, as in `summary.json`."""
     confusion: Mapping[str, Mapping[str, Any]]
     """Method -> seed -> voxels by reference class (row) and predicted class (column)."""
     logs: Sequence[StageLog]
@@ -231,7 +231,7 @@ def _amount(runs: Sequence[RunResults], naming: Naming, labeled: int) -> Amount:
             named = replace(log, method=naming[number, log.method]) if log.method else log
             if named not in logs:
                 logs.append(named)
-    summary = summarize(scores)
+    summary = summarize(scores, unit_of(runs[0].summary))
     return Amount(
         labeled=labeled, scores=scores, summary=summary, confusion=confusion, logs=logs, drawn=drawn
     )
@@ -257,5 +257,14 @@ def _notes(runs: Sequence[RunResults], naming: Naming) -> list[str]:
     for labeled, by_method in sorted(seeds.items()):
         if len({frozenset(s) for s in by_method.values()}) > 1:
             listed = "; ".join(f"{m}: {', '.join(sorted(s, key=int))}" for m, s in by_method.items())
-            notes.append(f"With {labeled} labelled, methods have different seeds ({listed}).")
+            common = sorted(set.intersection(*by_method.values()), key=int)
+            notes.append(
+                f"With {labeled} labelled, methods have different seeds ({listed}), that is, other trainings "
+                "and labelled patients: their means and tests mix them. "
+                + (
+                    f"A table and tests over the common seeds ({', '.join(common)}) are beside."
+                    if common
+                    else "None is common to all."
+                )
+            )
     return notes

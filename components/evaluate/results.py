@@ -19,7 +19,7 @@ from infra.storage import NotFound, Store
 SUMMARY, CASES, CASES_PARQUET = "summary.json", "cases.csv", "cases.parquet"
 SLICES, TRAINING, VARIANCE = "slices.parquet", "training.json", "variance.csv"
 
-FORMAT = 2
+FORMAT = 3
 """Of `summary.json`."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from arco_core.metrics import TOLERANCE_MM, Convention, check_tolerance
 from components.evaluate.comparison import compare_results
 from components.evaluate.report import REPORT, report_files
@@ -20,7 +22,7 @@ from components.evaluate.results import (
 )
 from components.evaluate.scoring import Scores, TrainedModel, load_models, score_models
 from components.evaluate.slices import SliceWriter, read_slice
-from components.evaluate.summary import STATISTICS, summarize
+from components.evaluate.summary import STATISTICS, summarize, unit_of
 from components.evaluate.training_log import (
     StageLog,
     read_stage_logs,
@@ -29,11 +31,13 @@ from components.evaluate.training_log import (
     steps_of,
 )
 from components.model_ref import ModelRef
-from components.versions import software_versions
+from components.versions import software_versions, source_commit
+from infra.code_digest import code_digest
 from infra.datasets import DatasetVersion
 from infra.datasets.splits import SPLITS
 from infra.storage import Store
 
+_EVALUATION_CODE = ("arco_core", "components.evaluate", "infra.datasets")
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "ray", "kfp", "pyarrow")
 
 
@@ -89,18 +93,22 @@ def evaluate(
     )
     slices = writer.finish()
     logs = read_stage_logs(trained)
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        **_numbers(trained, scores, split),
-        "statistics": STATISTICS,
-        **_provenance(version, trained, logs),
-        "seconds": {**seconds_of(logs), "evaluate": round(time.monotonic() - started, 1)},
+    conditions = {
         "split": split,
-        "cases": len({s.case_id for s in scores.cases}),
-        "patients": sorted({s.patient_id for s in scores.cases}),
         "convention": convention,
         "tolerance_mm": tolerance_mm,
         "spacing_known": version.manifest.spacing_known,
+    }
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        **_numbers(trained, scores, conditions),
+        "statistics": STATISTICS,
+        **_provenance(version, trained, logs),
+        "device": _device(trained[0]),
+        "seconds": {**seconds_of(logs), "evaluate": round(time.monotonic() - started, 1)},
+        "cases": len({s.case_id for s in scores.cases}),
+        "patients": sorted({s.patient_id for s in scores.cases}),
+        **conditions,
     }
     results = RunResults(
         url=store.url,
@@ -122,13 +130,13 @@ def evaluate(
     )
 
 
-def _numbers(models: Sequence[TrainedModel], scores: Scores, split: str) -> dict[str, Any]:
+def _numbers(models: Sequence[TrainedModel], scores: Scores, conditions: Mapping[str, Any]) -> dict[str, Any]:
     """Scores and tests, of last checkpoints and of those that did best on validation."""
-    numbers = summarize(scores.cases)
+    numbers = summarize(scores.cases, unit_of(conditions))
     if numbers["best_checkpoints"] is not None:
         numbers["best_checkpoints"] |= {
             "steps": _by_method({_key(m): m.step for m in models if "best" in m.checkpoints}),
-            "optimistic": split == "validation",
+            "optimistic": conditions["split"] == "validation",
         }
     last = {(m, s): v.tolist() for (m, s, checkpoint), v in scores.confusion.items() if checkpoint == "last"}
     return numbers | {"confusion": _by_method(last)}
@@ -140,7 +148,12 @@ def _provenance(
     """What the numbers are of."""
     last = [model for model in models if "last" in model.checkpoints]
     trainings = {
-        _key(m): {"checkpoint": m.ref.checkpoint, "job": m.job.digest, "settings": settings_digest(m.job)}
+        _key(m): {
+            "checkpoint": m.ref.checkpoint,
+            "job": m.job.digest,
+            "settings": settings_digest(m.job),
+            "code": m.job.code,
+        }
         for m in last
     }
     return {
@@ -154,8 +167,21 @@ def _provenance(
         "steps": steps_of(logs),
         "trainings": _by_method(trainings),
         "configs": {m.ref.method: m.job.config for m in reversed(last)},  # of the first seed
+        "code": evaluation_code(),
+        "commit": source_commit(),
         "software": software_versions(_PACKAGES),
     }
+
+
+def evaluation_code() -> str:
+    """Fingerprint of the code that a model's scores come from."""
+    return code_digest(*_EVALUATION_CODE)
+
+
+def _device(model: TrainedModel) -> str:
+    """What the networks ran on: `CPU`, or the GPU's name."""
+    device = next(model.network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _key(model: TrainedModel) -> tuple[str, int]:

@@ -3,6 +3,8 @@
 A method's score is the mean over volumes, then over structures, then over seeds; its spread is the standard
 deviation over seeds, its interval a bootstrap over patients. Distances that do not exist take no part in a
 mean: how many there are is told, and missing and spurious structures are counted apart.
+
+Errors of volume are prediction minus reference, and are there for every structure, the missing ones included.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,12 +31,19 @@ from components.evaluate.statistics import (
 )
 from components.model_ref import BASELINE, method_rank
 
-METRICS = ("dice", "surface_dice", "asd_mm", "hd95_mm", "asd_voxel", "hd95_voxel")
-TESTED = ("dice", "surface_dice", "asd_mm", "hd95_mm")
-"""What methods are tested on."""
+METRICS = (
+    "dice", "surface_dice", "asd_mm", "hd95_mm", "asd_voxel", "hd95_voxel",
+    "volume_error_ml", "abs_volume_error_ml", "volume_error_voxel", "abs_volume_error_voxel",
+)  # fmt: skip
+PRIMARY = "dice"
+"""The metric whose tests count as confirming; those of the others are to look at."""
+Unit = Literal["mm", "voxel"]
+"""Of the distances that tables show and methods are tested on."""
 STATISTICS = {
     "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "level": LEVEL, "unit": "patient"},
-    "test": "Wilcoxon signed-rank, two-sided, over patients; Holm over all pairs of methods of a metric",
+    "test": "Wilcoxon signed-rank, two-sided, over patients; Holm over all pairs of methods of one metric at "
+    "one amount of labels, and over nothing else",
+    "primary": PRIMARY,
 }
 
 
@@ -66,21 +75,67 @@ class Scored:
         return np.array([math.nan if v is None else v for v in found], np.float64).reshape(shape)
 
 
-def summarize(scores: Sequence[CaseScore]) -> dict[str, Any]:
+def unit_of(summary: Mapping[str, Any]) -> Unit:
+    """The unit of distances: mm, but voxels where their size is not known, and as the released code's."""
+    return "mm" if summary["spacing_known"] and summary["convention"] != "released" else "voxel"
+
+
+def tested_metrics(unit: Unit) -> tuple[str, ...]:
+    """What methods are tested on, the primary metric first; surface Dice has a tolerance in mm."""
+    return (PRIMARY, *(("surface_dice",) if unit == "mm" else ()), f"asd_{unit}", f"hd95_{unit}")
+
+
+def summarize(scores: Sequence[CaseScore], unit: Unit) -> dict[str, Any]:
     """All numbers of models that were trained with one amount of labels, of last and best checkpoints.
 
-    `best_checkpoints` is None unless every training has one.
+    Args:
+        scores: of both kinds of checkpoints.
+        unit: of the distances that methods are tested on.
+
+    Returns:
+        `methods`, `paired` and `tests` of last checkpoints; `best_checkpoints`, see `_best`; `common_seeds`,
+        see `_of_common_seeds`.
     """
-    by_checkpoint = {c: [s for s in scores if s.checkpoint == c] for c in CHECKPOINTS}
-    trainings = [{(s.method, s.seed) for s in own} for own in by_checkpoint.values()]
-    methods = summarize_methods(by_checkpoint["last"])
+    last, best = ([s for s in scores if s.checkpoint == c] for c in CHECKPOINTS)
+    methods = summarize_methods(last)
     return {
         "methods": methods,
         "paired": paired_differences(methods),
-        "tests": compare_methods(by_checkpoint["last"]),
-        "best_checkpoints": (
-            {"methods": summarize_methods(by_checkpoint["best"])} if trainings[0] == trainings[1] else None
-        ),
+        "tests": compare_methods(last, unit),
+        "best_checkpoints": _best(last, best),
+        "common_seeds": _of_common_seeds(last, unit),
+    }
+
+
+def _best(last: Sequence[CaseScore], best: Sequence[CaseScore]) -> dict[str, Any] | None:
+    """`methods` of which every training has a best checkpoint, and `without`, the others' seeds without one.
+
+    None where no method has them all.
+    """
+    lacking = sorted({(s.method, s.seed) for s in last} - {(s.method, s.seed) for s in best})
+    without: dict[str, list[int]] = {}
+    for method, seed in lacking:
+        without.setdefault(method, []).append(seed)
+    present = [s for s in best if s.method not in without]
+    return {"methods": summarize_methods(present), "without": without} if present else None
+
+
+def _of_common_seeds(last: Sequence[CaseScore], unit: Unit) -> dict[str, Any] | None:
+    """`seeds` that all methods have, and `methods` and `tests` over those alone, empty where there is none.
+
+    None where all methods have the same seeds, so that nothing would differ.
+    """
+    by_method: dict[str, set[int]] = {}
+    for s in last:
+        by_method.setdefault(s.method, set()).add(s.seed)
+    common = set.intersection(*by_method.values())
+    if all(seeds == common for seeds in by_method.values()):
+        return None
+    own = [s for s in last if s.seed in common]
+    return {
+        "seeds": sorted(common),
+        "methods": summarize_methods(own) if own else {},
+        "tests": compare_methods(own, unit) if own else [],
     }
 
 
@@ -100,15 +155,17 @@ def summarize_methods(scores: Sequence[CaseScore]) -> dict[str, Any]:
     return summary
 
 
-def compare_methods(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
+def compare_methods(scores: Sequence[CaseScore], unit: Unit) -> list[dict[str, Any]]:
     """Every pair of methods, metric by metric: the second minus the first, tested over patients.
+
+    `unit` is that of the distances.
 
     A patient's value is the mean over seeds, over the patient's volumes, and over structures; structures for
     which either method has no distance in any seed take no part. `p_holm` is corrected over the pairs.
     """
     scored = Scored(scores)
     tests: list[dict[str, Any]] = []
-    for metric in TESTED:
+    for metric in tested_metrics(unit):
         cells = {m: mean_over(scored.values(m, metric), 0) for m in scored.methods}
         family = [
             {"metric": metric, "first": first, "second": second}

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from components.evaluate.summary import unit_of
 from components.model_ref import method_title
 
 Column = tuple[str, str, float, int]
@@ -16,8 +17,7 @@ Column = tuple[str, str, float, int]
 
 def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     """DSC and distances: in mm, but in voxels where their size is not known, and as the released code's."""
-    in_mm = summary["spacing_known"] and summary["convention"] != "released"
-    unit = "mm" if in_mm else "voxel"
+    unit = unit_of(summary)
     return (
         ("dice", "DSC [%]", 100.0, 1),
         (f"asd_{unit}", f"ASD [{unit}]", 1.0, 2),
@@ -66,7 +66,12 @@ def count_of(methods: Mapping[str, Any], method: str, name: str | None, what: st
 
 
 def is_best(methods: Mapping[str, Any], method: str, metric: str, name: str | None) -> bool:
-    """Whether no method does better and some does worse: more is better for Dice, less for distances."""
+    """Whether no method does better and some does worse: more is better for Dice, less for distances.
+
+    Signed errors of volume have no best: those of opposite signs cancel out.
+    """
+    if metric.startswith("volume_error"):
+        return False
     present = [v for v in (value_of(methods, m, metric, name) for m in methods) if v is not None]
     if not present or min(present) == max(present):
         return False

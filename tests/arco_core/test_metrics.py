@@ -136,6 +136,10 @@ def test_volumes_are_in_millilitres() -> None:
     score = only(cube((3, 4, 5)), cube((3, 4, 5), side=5), spacing_mm=(0.5, 1.5, 10.0))
     assert (score.predicted_voxels, score.reference_voxels) == (216, 125)
     assert (score.predicted_ml, score.reference_ml) == pytest.approx((1.62, 0.9375))
+    assert (score.volume_error_voxel, score.volume_error_ml) == (91, pytest.approx(0.6825))
+    smaller = only(cube((3, 4, 5), side=5), cube((3, 4, 5)), spacing_mm=(0.5, 1.5, 10.0))
+    assert (smaller.volume_error_ml, smaller.abs_volume_error_ml) == pytest.approx((-0.6825, 0.6825))
+    assert (smaller.volume_error_voxel, smaller.abs_volume_error_voxel) == (-91, 91)
 
 
 def test_without_a_voxel_size_there_is_nothing_in_millimetres() -> None:
@@ -145,6 +149,8 @@ def test_without_a_voxel_size_there_is_nothing_in_millimetres() -> None:
             score = only(*pair, spacing_mm=None, convention=convention)
             in_mm = (score.asd_mm, score.hd95_mm, score.surface_dice, score.predicted_ml, score.reference_ml)
             assert in_mm == (None,) * 5
+            assert score.volume_error_ml is score.abs_volume_error_ml is None
+            assert score.abs_volume_error_voxel == abs(int(pair[0].sum()) - int(pair[1].sum()))
     score = only(cube((3, 4, 5)), cube((4, 4, 5)), spacing_mm=None)
     assert (score.dice, score.asd_voxel, score.hd95_voxel) == (known.dice, known.asd_voxel, known.hd95_voxel)
 
@@ -156,11 +162,17 @@ def test_identical_masks_are_perfect() -> None:
 
 
 def test_shifted_cube() -> None:
-    """A cube of side 6 moved by 2 along x: an overlap of 4/6, and no voxel farther than 2."""
+    """A cube of side 6 moved by 2 along x: an overlap of 4/6, and no voxel farther than 2.
+
+    A surface has 6³ - 4³ = 152 voxels: 36 in each of the layers x = 0 and 5, 20 in each between.
+    To the surface of layers 2 to 7: all 36 of layer 0 are 2 away, the 20 of layer 1 are 1 away, layers 2 to 4
+    lie on it. Of layer 5 the 20 at the rim lie on it; 12 inside are 1 and the middle 4 are 2 from the nearest
+    rim (layer 7 and layer 2 are no nearer). Backwards it is the mirror image.
+    """
     score = only(cube((3, 4, 5)), cube((5, 4, 5)))
     assert score.dice == pytest.approx(4 / 6)
     assert score.hd95_voxel == 2.0
-    assert score.asd_voxel is not None and 0 < score.asd_voxel < 2
+    assert score.asd_voxel == pytest.approx((36 * 2 + 20 * 1 + 12 * 1 + 4 * 2) / 152)
 
 
 @pytest.mark.parametrize(("axis", "expected_mm"), [(0, 0.5), (1, 1.5), (2, 10.0)])

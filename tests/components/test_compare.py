@@ -76,7 +76,7 @@ def test_a_variance_in_the_run_is_shown(two_runs: list[Path], tmp_path: Path) ->
     [
         (None, "is no evaluated run: it has no summary.json"),
         ("{", "is not JSON"),
-        ("{}", "has format 1, not 2: another version of ARCO wrote it"),
+        ("{}", "has format 1, not 3: another version of ARCO wrote it"),
     ],
 )
 def test_what_is_no_evaluated_run(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from components.evaluate.comparison import Comparison
+from components.evaluate.comparison import Amount, Comparison
 from components.evaluate.report.numbers import count, number, signed, span
 from components.evaluate.report.scores import amount_title
 from components.model_ref import BASELINE, method_title
@@ -61,12 +64,27 @@ def cautions(comparison: Comparison) -> list[str]:
         )
     if not common["spacing_known"]:
         found.append("The scans do not say how large a voxel is: distances are in voxels, nothing is in mm.")
-    fewest = len(common["patients"])
-    if fewest < 6:
+    patients, pairs = len(common["patients"]), max(_pairs(amount) for amount in comparison.amounts)
+    needed = patients_needed(pairs)
+    if patients < needed:
         found.append(
-            f"With {count(fewest, 'patient')} the signed-rank test cannot reach p < 0.05: it takes six."
+            f"With {count(patients, 'patient')} the signed-rank test cannot reach a corrected p < 0.05 for "
+            f"{count(pairs, 'pair')} of methods: it takes {needed}."
         )
     return found
+
+
+def patients_needed(pairs: int, level: float = 0.05) -> int:
+    """The fewest patients with whom the smallest of `pairs` p-values can stay below `level`.
+
+    All of n differences of one sign have the two-sided p of 2 / 2^n in Wilcoxon's signed-rank test, and
+    Holm's correction multiplies the smallest by the number of pairs. Without a pair none are needed.
+    """
+    return next(n for n in itertools.count() if pairs == 0 or pairs * 2.0 ** (1 - n) < level)
+
+
+def _pairs(amount: Amount) -> int:
+    return math.comb(len(amount.methods), 2)
 
 
 def run_details(comparison: Comparison) -> list[dict[str, Any]]:
@@ -83,6 +101,9 @@ def run_details(comparison: Comparison) -> list[dict[str, Any]]:
               for seed, patients in summary["labeled_patients"].items()),
             ("Optimiser steps", ", ".join(f"{stage} {steps}" for stage, steps in summary["steps"].items())),
             ("Time", seconds + (", over all seeds" if len(summary["seeds"]) > 1 else "")),
+            ("Training code", _training_code(summary["trainings"])),
+            ("Evaluated by", f"code {summary['code']}, commit {summary['commit'] or 'unknown'}, "
+                             f"on {summary['device']}"),
             ("Software", ", ".join(f"{name} {version}" for name, version in summary["software"].items())),
         ]  # fmt: skip
         configs: dict[str, list[str]] = {}
@@ -96,6 +117,17 @@ def run_details(comparison: Comparison) -> list[dict[str, Any]]:
             }
         )
     return details
+
+
+def _training_code(trainings: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+    """Fingerprint of the training code; of each model where they differ."""
+    codes: dict[str, list[str]] = {}
+    for method, by_seed in trainings.items():
+        for seed, training in by_seed.items():
+            codes.setdefault(training["code"], []).append(f"{method_title(method)} {seed}")
+    if len(codes) == 1:
+        return next(iter(codes))
+    return "; ".join(f"{code} ({', '.join(models)})" for code, models in codes.items())
 
 
 def _best_tile(comparison: Comparison, index: int) -> dict[str, str]:

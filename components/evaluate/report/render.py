@@ -46,6 +46,8 @@ def render_report(comparison: Comparison) -> str:
         title_of=method_title,
         table=scores.paper_table(comparison),
         details=scores.details_table(comparison),
+        best=scores.best_table(comparison),
+        common_seeds=scores.common_seeds_table(comparison),
         tests=scores.pair_tables(comparison),
         optimistic=any((run.summary["best_checkpoints"] or {}).get("optimistic") for run in comparison.runs),
         efficiency=pictures.efficiency(comparison, styles),

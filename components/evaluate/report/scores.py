@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from components.evaluate.comparison import Amount, Comparison
-from components.evaluate.report.numbers import NONE, number, p_value, signed, span
-from components.evaluate.summary import TESTED
+from components.evaluate.report.numbers import number, p_value, signed, span
+from components.evaluate.summary import tested_metrics, unit_of
 from components.evaluate.table import columns_of, is_best, spread_of, value_of
 from components.model_ref import method_title
 
@@ -19,13 +19,20 @@ FORMATS: Mapping[str, tuple[float, int]] = {
     "hd95_mm": (1.0, 2),
     "asd_voxel": (1.0, 2),
     "hd95_voxel": (1.0, 2),
+    "volume_error_ml": (1.0, 2),
+    "abs_volume_error_ml": (1.0, 2),
+    "volume_error_voxel": (1.0, 0),
+    "abs_volume_error_voxel": (1.0, 0),
 }
 """Factor and digits of each metric."""
+_SIGNED = ("volume_error_ml", "volume_error_voxel")
 _TITLES = {
     "dice": "DSC, points",
     "surface_dice": "Surface Dice, points",
     "asd_mm": "ASD, mm",
     "hd95_mm": "HD95, mm",
+    "asd_voxel": "ASD, voxels",
+    "hd95_voxel": "HD95, voxels",
 }
 
 
@@ -58,7 +65,7 @@ def paper_table(comparison: Comparison) -> dict[str, Any]:
                 "title": amount_title(comparison, amount.labeled),
                 "rows": [
                     {
-                        "title": method_title(method),
+                        "title": row_title(amount, method),
                         "cells": [
                             _cell(amount.summary["methods"], method, metric, name)
                             for name in names
@@ -73,53 +80,130 @@ def paper_table(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def row_title(amount: Amount, method: str) -> str:
+    """The method's; where methods have different seeds, with its own, since its numbers are of those."""
+    if amount.summary["common_seeds"] is None:
+        return method_title(method)
+    seeds = list(amount.summary["methods"][method]["dice"]["per_seed"])
+    return f"{method_title(method)}, seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
+
+
 def details_table(comparison: Comparison) -> dict[str, Any]:
     """Every metric's mean over structures, with intervals; and what distances do not say."""
-    best = any(amount.summary["best_checkpoints"] for amount in comparison.amounts)
-    tolerance = f"{comparison.common['tolerance_mm']:g}"
-    return {
-        "columns": [
-            "DSC [%]", *(["at best checkpoint"] if best else []), f"Surface Dice {tolerance} mm [%]",
-            "ASD [mm]", "HD95 [mm]", "ASD [voxel]", "HD95 [voxel]", "Missing", "Spurious", "Distances",
-        ],
-        "groups": [
-            {
-                "title": amount_title(comparison, amount.labeled),
-                "rows": [_details(amount, method, best) for method in amount.methods],
-            }
-            for amount in comparison.amounts
-        ],
-    }  # fmt: skip
+    return _details(comparison, [
+        (amount_title(comparison, amount.labeled), amount.summary["methods"],
+         {method: row_title(amount, method) for method in amount.methods})
+        for amount in comparison.amounts
+    ])  # fmt: skip
+
+
+def best_table(comparison: Comparison) -> dict[str, Any] | None:
+    """As `details_table`, of the checkpoints that did best on validation; None where there are none.
+
+    `without` names the methods that are not in it, because a training of theirs has no such checkpoint.
+    """
+    found = [(a, a.summary["best_checkpoints"]) for a in comparison.amounts]
+    groups = [
+        (amount_title(comparison, amount.labeled), best["methods"],
+         {m: row_title(amount, m) for m in amount.methods if m in best["methods"]})
+        for amount, best in found if best
+    ]  # fmt: skip
+    if not groups:
+        return None
+    without = []
+    for amount, best in found:
+        title = amount_title(comparison, amount.labeled)
+        if best is None:
+            without.append(f"{title}: no method")
+        without += [
+            f"{title}: {method_title(method)}, seed{'' if len(seeds) == 1 else 's'} "
+            f"{', '.join(map(str, seeds))}"
+            for method, seeds in (best["without"] if best else {}).items()
+        ]
+    return _details(comparison, groups) | {"without": without}
+
+
+def common_seeds_table(comparison: Comparison) -> dict[str, Any] | None:
+    """As `details_table`, over the seeds that all methods of an amount have; None where that changes none."""
+    groups = [
+        (f"{amount_title(comparison, amount.labeled)}, seeds {', '.join(map(str, common['seeds']))}",
+         common["methods"], {method: method_title(method) for method in amount.methods})
+        for amount in comparison.amounts
+        if (common := amount.summary["common_seeds"]) and common["seeds"]
+    ]  # fmt: skip
+    return _details(comparison, groups) if groups else None
 
 
 def pair_tables(comparison: Comparison) -> list[dict[str, Any]]:
-    """For each tested metric, every pair of methods at every amount of labels."""
+    """For each tested metric, every pair of methods at every amount of labels.
+
+    Where methods have different seeds, the same follows over the common ones.
+    """
     return [
         {
             "title": _TITLES[metric],
             "groups": [
-                {
-                    "title": amount_title(comparison, amount.labeled),
-                    "rows": [_test(test) for test in amount.summary["tests"] if test["metric"] == metric],
-                }
-                for amount in comparison.amounts
-                if amount.summary["tests"]
+                {"title": title, "rows": [_test(test) for test in tests if test["metric"] == metric]}
+                for title, tests in _tests(comparison)
+                if tests
             ],
         }
-        for metric in TESTED
+        for metric in tested_metrics(unit_of(comparison.common))
     ]
 
 
-def _details(amount: Amount, method: str, best: bool) -> dict[str, Any]:
-    methods = amount.summary["methods"]
-    own = methods[method]
-    cells = [_cell(methods, method, metric, None) for metric in FORMATS]
-    if best:
-        others = amount.summary["best_checkpoints"]
-        cells.insert(1, _cell(others["methods"], method, "dice", None) if others else Cell(value=NONE))
+def _tests(comparison: Comparison) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+    for amount in comparison.amounts:
+        title, common = amount_title(comparison, amount.labeled), amount.summary["common_seeds"]
+        if common is None:
+            yield title, amount.summary["tests"]
+        else:
+            yield f"{title}, all seeds of each method", amount.summary["tests"]
+            yield f"{title}, common seeds {', '.join(map(str, common['seeds']))}", common["tests"]
+
+
+Group = tuple[str, Mapping[str, Any], Mapping[str, str]]
+"""Title, `methods` of a summary, and the title of each of them that is a row."""
+
+
+def _details(comparison: Comparison, groups: Sequence[Group]) -> dict[str, Any]:
+    known = comparison.common["spacing_known"]
+    size = "ml" if known else "voxel"
+    in_mm = {
+        "surface_dice": f"Surface Dice {comparison.common['tolerance_mm']:g} mm [%]",
+        "asd_mm": "ASD [mm]",
+        "hd95_mm": "HD95 [mm]",
+    }
+    columns = {
+        "dice": "DSC [%]",
+        **(in_mm if known else {}),
+        "asd_voxel": "ASD [voxel]",
+        "hd95_voxel": "HD95 [voxel]",
+        f"volume_error_{size}": f"Volume error [{size}]",
+        f"abs_volume_error_{size}": f"Absolute volume error [{size}]",
+    }
+    return {
+        "columns": [*columns.values(), "Missing", "Spurious", "Distances"],
+        "groups": [
+            {
+                "title": title,
+                "rows": [
+                    {
+                        "title": name,
+                        "cells": [_cell(methods, method, metric, None) for metric in columns]
+                        + [Cell(value=text) for text in _counts(methods[method])],
+                    }
+                    for method, name in rows.items()
+                ],
+            }
+            for title, methods, rows in groups
+        ],
+    }
+
+
+def _counts(own: Mapping[str, Any]) -> tuple[str, str, str]:
     values = own["asd_voxel"]["values"]
-    counts = (str(own["missing"]), str(own["spurious"]), f"{values['present']} of {values['of']}")
-    return {"title": method_title(method), "cells": cells + [Cell(value=text) for text in counts]}
+    return str(own["missing"]), str(own["spurious"]), f"{values['present']} of {values['of']}"
 
 
 def _cell(methods: Mapping[str, Any], method: str, metric: str, name: str | None) -> Cell:
@@ -128,8 +212,9 @@ def _cell(methods: Mapping[str, Any], method: str, metric: str, name: str | None
     interval: Sequence[float] | None = (
         score["interval"] if name is None else score["per_class_interval"][name]
     )
+    shown = signed if metric in _SIGNED else number
     return Cell(
-        value=number(value_of(methods, method, metric, name), factor, digits),
+        value=shown(value_of(methods, method, metric, name), factor, digits),
         spread=number(spread_of(methods, method, metric, name), factor, digits, none=""),
         interval=span(interval, factor, digits),
         best=is_best(methods, method, metric, name),

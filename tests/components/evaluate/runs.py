@@ -43,7 +43,7 @@ def make_run(
     confusion = [[900, 10, 10], [20, 70, 10], [0, 25, 75]]
     summary = {
         "format": FORMAT,
-        **summarize(scores),
+        **summarize(scores, "mm"),
         "confusion": {m: {str(s): confusion for s in seeds} for m in methods},
         "statistics": STATISTICS,
         "dataset": "store/datasets/toy/0123456789ab",
@@ -61,12 +61,16 @@ def make_run(
                     "checkpoint": f"{url}/{m}-{s}.pt",
                     "job": f"{m} {s} {settings}",
                     "settings": settings,
+                    "code": f"code of {settings}",
                 }
                 for s in seeds
             }
             for m in methods
         },
         "configs": {m: f'[data]\nname = "{m}"\n' for m in methods},
+        "code": "0a1b2c3d4e5f",
+        "commit": "cafe01234567",
+        "device": "CPU",
         "software": {"arco": "0.1.0", "python": "3.11"},
         "seconds": {"finetune": 12.6, "evaluate": 1.2},
         "split": "validation",

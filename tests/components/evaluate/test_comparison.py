@@ -16,7 +16,7 @@ def test_one_run_is_a_comparison_with_its_own_numbers() -> None:
     run = make_run()
     comparison = compare_results([run])
     (amount,) = comparison.amounts
-    assert amount.summary == summarize(run.scores)
+    assert amount.summary == summarize(run.scores, "mm")
     assert comparison.methods == ["supervised", "arco-sg"]
     assert comparison.dataset == "toy"
     assert comparison.notes == []
@@ -79,8 +79,16 @@ def test_a_missing_seed_is_shown_by_the_methods_best() -> None:
     shown = amount.shown_beside(amount.shown("arco-sg", 1))
     assert [(s.method, s.seed) for s in shown] == [("supervised", 0), ("arco-sg", 1)]
     assert comparison.notes == [
-        "With 2 labelled, methods have different seeds (supervised: 0; arco-sg: 0, 1)."
+        "With 2 labelled, methods have different seeds (supervised: 0; arco-sg: 0, 1), that is, other "
+        "trainings and labelled patients: their means and tests mix them. A table and tests over the common "
+        "seeds (0) are beside."
     ]
+
+
+def test_methods_without_a_common_seed_are_told() -> None:
+    runs = [make_run(("supervised",), (0,), url="s/runs/a"), make_run(("arco-sg",), (1,), url="s/runs/b")]
+    (note,) = compare_results(runs).notes
+    assert note.endswith("None is common to all.")
 
 
 def test_other_labelled_patients_are_told() -> None:

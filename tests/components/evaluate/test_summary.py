@@ -11,7 +11,14 @@ import pytest
 from scipy import stats
 
 from components.evaluate.scoring import CHECKPOINTS, CaseScore, Scores
-from components.evaluate.summary import best_seed, compare_methods, paired_differences, summarize_methods
+from components.evaluate.summary import (
+    best_seed,
+    compare_methods,
+    paired_differences,
+    summarize,
+    summarize_methods,
+    unit_of,
+)
 from tests.components.evaluate.scores import score
 
 SCORES = [
@@ -141,13 +148,13 @@ def test_one_patient_has_no_interval() -> None:
 def test_the_same_scores_give_the_same_numbers() -> None:
     scores = many("supervised", 0) + many("arco-sg", 1, 0.02)
     assert summarize_methods(scores) == summarize_methods(scores)
-    assert compare_methods(scores) == compare_methods(scores)
+    assert compare_methods(scores, "mm") == compare_methods(scores, "mm")
 
 
 def test_methods_are_tested_over_patients() -> None:
     """Against scipy on one mean a patient, made here by hand."""
     scores = many("supervised", 0) + many("supervised", 1) + many("arco-sg", 2, 0.05)
-    (test,) = [t for t in compare_methods(scores) if t["metric"] == "dice"]
+    (test,) = [t for t in compare_methods(scores, "mm") if t["metric"] == "dice"]
     means = {m: patient_means(scores, m) for m in ("supervised", "arco-sg")}
     expected = stats.wilcoxon(means["arco-sg"], means["supervised"])
     assert (test["first"], test["second"], test["patients"]) == ("supervised", "arco-sg", 12)
@@ -164,7 +171,7 @@ def patient_means(scores: list[CaseScore], method: str) -> npt.NDArray[np.float6
 
 def test_p_values_are_corrected_over_the_pairs_of_a_metric() -> None:
     scores = many("supervised", 0) + many("arco-ns", 1, 0.02) + many("arco-sg", 2, 0.2)
-    tests = [t for t in compare_methods(scores) if t["metric"] == "dice"]
+    tests = [t for t in compare_methods(scores, "mm") if t["metric"] == "dice"]
     assert [(t["first"], t["second"]) for t in tests] == [
         ("supervised", "arco-ns"), ("supervised", "arco-sg"), ("arco-ns", "arco-sg")
     ]  # fmt: skip
@@ -181,7 +188,7 @@ def test_a_structure_without_a_distance_leaves_the_test_of_distances_only() -> N
         score("arco-sg", 0, "p", "a", 0.5, 2.0), score("arco-sg", 0, "p", "b", 0.5, 50.0),
         score("arco-sg", 0, "q", "a", 0.5, 1.0), score("arco-sg", 0, "q", "b", 0.5, 1.0),
     ]  # fmt: skip
-    tests = {t["metric"]: t for t in compare_methods(scores)}
+    tests = {t["metric"]: t for t in compare_methods(scores, "mm")}
     assert (tests["asd_mm"]["patients"], tests["asd_mm"]["difference"]) == (1, -1.0)
     assert tests["dice"]["patients"] == 2
 
@@ -190,3 +197,76 @@ def test_best_checkpoints_do_not_mix_with_last_ones() -> None:
     """A guard of the caller: scores of one checkpoint at a time."""
     scores = Scores(cases=[score("m", 0, "p", "a", 0.5), score("m", 0, "p", "a", 0.9, checkpoint="best")])
     assert [summarize_methods(scores.of(c))["m"]["dice"]["mean"] for c in CHECKPOINTS] == [0.5, 0.9]
+
+
+def test_distances_are_tested_in_voxels_where_the_size_of_a_voxel_is_not_known() -> None:
+    unknown = {"surface_dice": None, "asd_mm": None, "hd95_mm": None, "voxel_mm3": None}
+    scores = [
+        dataclasses.replace(s, score=dataclasses.replace(s.score, **unknown, asd_voxel=s.score.dice))
+        for s in many("supervised", 0) + many("arco-sg", 1, 0.02)
+    ]
+    unit = unit_of({"spacing_known": False, "convention": "arco"})
+    tests = {t["metric"]: t for t in summarize(scores, unit)["tests"]}
+    assert list(tests) == ["dice", "asd_voxel", "hd95_voxel"]
+    assert tests["asd_voxel"]["patients"] == 12
+    assert tests["asd_voxel"]["p"] == tests["dice"]["p"] < 1
+
+
+def test_the_unit_of_tests_is_that_of_the_tables() -> None:
+    units = [
+        unit_of({"spacing_known": known, "convention": convention})
+        for known in (True, False)
+        for convention in ("arco", "released")
+    ]
+    assert units == ["mm", "voxel", "voxel", "voxel"]
+    assert [t["metric"] for t in compare_methods(SCORES, "mm")] == [
+        "dice", "surface_dice", "asd_mm", "hd95_mm"
+    ]  # fmt: skip
+
+
+def test_errors_of_volume_cancel_out_only_with_their_signs() -> None:
+    """30, 0 and 20 voxels of 2 mm³ for 20: +10, -20 and 0."""
+    found = [
+        score("m", 0, "p", "a", 0.5),
+        score("m", 0, "q", "a", 0.0, None, missing=True),
+        score("m", 0, "r", "a", 1.0),
+    ]
+    right = dataclasses.replace(found[2].score, predicted_voxels=20)
+    found[2] = dataclasses.replace(found[2], score=right)
+    own = summarize_methods(found)["m"]
+    assert own["volume_error_voxel"]["mean"] == pytest.approx(-10 / 3)
+    assert own["abs_volume_error_voxel"]["mean"] == pytest.approx(10)
+    assert own["volume_error_ml"]["mean"] == pytest.approx(-10 / 3 * 0.002)
+    assert own["abs_volume_error_ml"]["mean"] == pytest.approx(10 * 0.002)
+    assert own["abs_volume_error_ml"]["values"] == {"present": 3, "of": 3}
+
+
+def both(method: str, seed: int, dice: float, *, best: bool = True) -> list[CaseScore]:
+    last = [score(method, seed, case, "a", dice) for case in "pq"]
+    return last + [dataclasses.replace(s, checkpoint="best") for s in last if best]
+
+
+def test_a_training_without_a_best_checkpoint_leaves_the_other_methods_theirs() -> None:
+    scores = both("supervised", 0, 0.5) + both("arco-sg", 0, 0.6) + both("arco-sg", 1, 0.7, best=False)
+    best = summarize(scores, "mm")["best_checkpoints"]
+    assert list(best["methods"]) == ["supervised"]
+    assert best["without"] == {"arco-sg": [1]}
+    assert summarize(both("m", 0, 0.5, best=False), "mm")["best_checkpoints"] is None
+
+
+def test_over_common_seeds_methods_have_the_same_ones() -> None:
+    scores = both("supervised", 0, 0.5) + both("supervised", 1, 0.9) + both("arco-sg", 0, 0.6)
+    summary = summarize(scores, "mm")
+    assert summary["methods"]["supervised"]["dice"]["mean"] == pytest.approx(0.7)
+    common = summary["common_seeds"]
+    assert common["seeds"] == [0]
+    assert common["methods"]["supervised"]["dice"]["mean"] == pytest.approx(0.5)
+    (all_seeds, own) = (next(t for t in s["tests"] if t["metric"] == "dice") for s in (summary, common))
+    assert (all_seeds["difference"], own["difference"]) == (pytest.approx(-0.1), pytest.approx(0.1))
+
+
+def test_common_seeds_are_told_only_where_seeds_differ() -> None:
+    same = both("supervised", 0, 0.5) + both("arco-sg", 0, 0.6)
+    assert summarize(same, "mm")["common_seeds"] is None
+    apart = both("supervised", 0, 0.5) + both("arco-sg", 1, 0.6)
+    assert summarize(apart, "mm")["common_seeds"] == {"seeds": [], "methods": {}, "tests": []}

@@ -6,10 +6,13 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from components.evaluate.comparison import compare_results
 from components.evaluate.report import render_report
+from components.evaluate.report.provenance import patients_needed
 from components.evaluate.results import RunResults
 from tests.components.evaluate.runs import make_run
 
@@ -71,9 +74,14 @@ def test_says_what_was_found_and_where_it_comes_from() -> None:
         "ARCO-SG − Supervised +15.0 points seed 0: +15.0, seed 1: +15.0",
         "2 labelled patients (5.0%) Supervised 63.5 ± 1.4 2.37 ± 0.01 64.0 ± 1.4",
         "ARCO-SG − Supervised +15.0 15.0–15.0 0.25 0.25 3",
-        "With 3 patients the signed-rank test cannot reach p < 0.05",
+        "With 3 patients the signed-rank test cannot reach a corrected p < 0.05 for 1 pair of methods: "
+        "it takes 6.",
         "The dataset version has 5 test patients",
-        "It was chosen on these same patients, so that column is optimistic.",
+        "It was chosen on these same patients, so this table is optimistic.",
+        "DSC is the primary metric",
+        "within one metric and one amount of labels, and for nothing beyond",
+        "Training code code of one",
+        "Evaluated by code 0a1b2c3d4e5f, commit cafe01234567, on CPU",
         "12 of 12",
         "ARCO-SG background ring core background 97.8 1.1 1.1 ring 20.0 70.0 10.0 core 0.0 25.0 75.0",
         "Best r, slice 3 of 9",
@@ -150,7 +158,8 @@ def test_a_method_without_distances_has_a_dash() -> None:
 
 def test_released_convention_is_in_voxels_and_says_so() -> None:
     html = report(make_run(changes={"convention": "released"}))
-    assert html.count("ASD [voxel]") == 4  # three columns of the first table, one of the second
+    assert html.count("ASD [voxel]") == 5  # three columns of the first table, one of each other
+    assert "ASD, voxels" in html and "ASD, mm" not in html  # what is tested
     assert "which flatters" in html
 
 
@@ -160,8 +169,11 @@ def test_scans_without_a_voxel_size_have_distances_in_voxels_only() -> None:
     scores = [dataclasses.replace(s, score=dataclasses.replace(s.score, **unknown)) for s in run.scores]
     html = report(dataclasses.replace(run, scores=scores))
     assert words in html and words not in report()
-    assert html.count("ASD [voxel]") == 4  # three columns of the first table, one of the second
+    assert html.count("ASD [voxel]") == 5  # three columns of the first table, one of each other
     assert "2.37" in html and "12 of 12" in Page(html).text
+    assert "[mm]" not in html and "Volume error [voxel]" in html
+    (test,) = re.findall(r"<summary>ASD, voxels</summary>.*?</details>", html, re.DOTALL)
+    assert "−0.15" in test and "0.25" in test
 
 
 def test_variance_is_shown_where_it_was_measured() -> None:
@@ -175,3 +187,57 @@ def test_variance_is_shown_where_it_was_measured() -> None:
 
 def test_the_same_runs_give_the_same_report() -> None:
     assert report() == report()
+
+
+def without_best(run: RunResults, method: str) -> RunResults:
+    kept = [s for s in run.scores if s.method != method or s.checkpoint == "last"]
+    return dataclasses.replace(run, scores=kept)
+
+
+def test_best_checkpoints_have_all_metrics_and_who_lacks_them_is_named() -> None:
+    html = report(without_best(make_run(("arco-ns", "arco-sg", "supervised")), "arco-ns"))
+    text = Page(html).text
+    table = text[
+        text.index("All metrics, at the best checkpoint") : text.index("Differences between methods")
+    ]
+    assert "so not in this table: 2 labelled patients (5.0%): ARCO-NS, seeds 0, 1." in table
+    assert "Supervised 64.0 ± 1.4" in table and "ARCO-SG 79.0 ± 1.4" in table
+    assert "ARCO-NS 7" not in table
+    assert "at the best checkpoint" not in report(without_best(make_run(("supervised",)), "supervised"))
+
+
+def test_runs_with_and_without_validation_keep_the_table_of_best_checkpoints() -> None:
+    runs = [make_run(url="s/a"), without_best(make_run(("arco-ns",), url="s/b"), "arco-ns")]
+    assert "at the best checkpoint" in report(*runs)
+
+
+def test_different_seeds_are_told_at_the_numbers_and_compared_over_common_ones() -> None:
+    runs = [make_run(("supervised",), (0,), url="s/a"), make_run(("arco-sg",), (0, 1), url="s/b")]
+    text = Page(report(*runs)).text
+    assert text.count("Supervised, seed 0 62.5") == 2  # both tables of all seeds
+    assert "ARCO-SG, seeds 0, 1 78.5 ± 1.4" in text
+    common = text[text.index("All metrics, over common seeds") :]
+    assert "2 labelled patients (5.0%), seeds 0 Supervised 62.5" in common and "ARCO-SG 77.5" in common
+    assert "2 labelled patients (5.0%), all seeds of each method ARCO-SG − Supervised +16.0" in common
+    assert "2 labelled patients (5.0%), common seeds 0 ARCO-SG − Supervised +15.0" in common
+    assert "over common seeds" not in report()
+
+
+def test_the_training_code_of_each_model_is_told_where_they_differ() -> None:
+    run = make_run(("arco-sg", "supervised"), (0,))
+    trainings = run.summary["trainings"]
+    other = {"0": trainings["supervised"]["0"] | {"code": "fedcba"}}
+    changed = run.summary | {"trainings": trainings | {"supervised": other}, "commit": None}
+    text = Page(report(dataclasses.replace(run, summary=changed))).text
+    assert "code of one (ARCO-SG 0); fedcba (Supervised 0)" in text
+    assert "commit unknown" in text
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(0, 0), (1, 6), (3, 7), (10, 9)])
+def test_patients_that_a_corrected_test_needs(pairs: int, expected: int) -> None:
+    """Against scipy: the p-value of as many differences of one sign, times the pairs."""
+    assert patients_needed(pairs) == expected
+    for patients, reached in ((expected, True), (expected - 1, False)):
+        if pairs:
+            p = float(stats.wilcoxon(np.arange(1.0, patients + 1)).pvalue)
+            assert (pairs * p < 0.05) == reached
