@@ -30,13 +30,26 @@ def newest_attempt(store: Store, prefix: str) -> int:
     return max((int(path.rpartition("/")[2].removesuffix(".json")) for path in store.list(prefix)), default=0)
 
 
-def claim_attempt(store: Store, prefix: str, *, at_least: int = 1) -> int:
-    """Claim the next number in the folder `prefix`, `at_least` that."""
-    number = max(newest_attempt(store, prefix) + 1, at_least)
-    while True:
+def claim_attempt(store: Store, prefix: str) -> int:
+    """Claim the next number in the folder `prefix`, from 1."""
+    return claim_number(store, prefix, newest_attempt(store, prefix) + 1)
+
+
+def claim_number(store: Store, prefix: str, first: int, *, last: int | None = None) -> int:
+    """Claim the first number from `first` on that nobody has claimed in the folder `prefix`.
+
+    Raises:
+        TrainingError: all up to `last` are claimed.
+    """
+    number = first
+    while last is None or number <= last:
         try:
             store.put_if_absent(f"{prefix}/{number:04d}.json", b"{}")
         except AlreadyExists:
             number += 1
         else:
             return number
+    raise TrainingError(
+        f"the attempts {first} to {last} in {store.join(prefix)} are all claimed: a job may start no more "
+        "often; submit a new one"
+    )

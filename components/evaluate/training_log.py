@@ -16,13 +16,13 @@ from arco_core.stages import STATISTICS
 from components.evaluate.scoring import TrainedModel
 from infra.storage import Store
 from infra.training.load import load_job
-from infra.training.metrics_log import TIMES, VALIDATION, decode
+from infra.training.metrics_log import EVENTS, TIMES, VALIDATION, decode
 from infra.training.stage_job import StageJob
 from infra.training.worker import finished
 
 STAGES = ("pretrain", "finetune", "supervised")
 VALIDATION_DICE = f"{VALIDATION}dice"
-_NOT_LOSSES = frozenset({"step", "lr", "grad_norm", "skipped"}) | STATISTICS | TIMES
+_NOT_LOSSES = frozenset({"step", "lr", "grad_norm", "skipped"}) | STATISTICS | TIMES | EVENTS
 _POINTS = 200
 """Of a curve, at most."""
 

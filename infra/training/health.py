@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from arco_core.errors import Diverged, TrainingError
-from infra.training.metrics_log import Line
+from infra.training.metrics_log import ROLLBACK, Line, event_line
 from infra.training.validation import Validation
 
 LEARNT = 0.5
@@ -15,8 +14,6 @@ LOST = 0.05
 """A class that had been learnt is lost where its Dice is below this."""
 BEGUN = 0.1
 """Mean Dice from which on it is no longer normal to predict a single class."""
-ROLLBACK = "rollback"
-"""Metric of the line that tells of a return to a checkpoint: the step at which training had diverged."""
 
 
 class Collapsed(TrainingError):
@@ -35,8 +32,7 @@ def rollback_line(step: int, diverged: Diverged, lines: Sequence[Line]) -> Line:
     """
     if rollbacks(lines):
         raise gone_back_before(diverged) from diverged
-    elapsed = lines[-1]["elapsed"] if lines else 0.0
-    return {"step": step, "time": round(time.time(), 3), "elapsed": elapsed, ROLLBACK: diverged.step}
+    return event_line(step, ROLLBACK, diverged.step, lines)
 
 
 def gone_back_before(diverged: Diverged) -> TrainingError:

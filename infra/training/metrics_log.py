@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,12 @@ starts with `validation/` is of validation, and all else of training."""
 VALIDATION = "validation/"
 TIMES = frozenset({"time", "elapsed", "seconds", "data_wait", "images_per_second", "validation/seconds"})
 """What differs between two runs that compute the same."""
+ROLLBACK = "rollback"
+"""Metric of the line that tells of a return to a checkpoint: the step at which training had diverged."""
+DAMAGED = "damaged_checkpoint"
+"""Metric of the line that tells of a checkpoint that could not be read: its step."""
+EVENTS = frozenset({ROLLBACK, DAMAGED})
+"""What is told once, and is no curve."""
 
 
 class View(Protocol):
@@ -70,6 +77,12 @@ def last_values(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for line in lines:
         last |= {key: value for key, value in line.items() if value is not None}
     return last
+
+
+def event_line(step: int, name: str, value: float, earlier: Sequence[Line]) -> Line:
+    """The line, after those `earlier`, that tells of the event `name` before training goes on from `step`."""
+    elapsed = earlier[-1]["elapsed"] if earlier else 0.0
+    return {"step": step, "time": round(time.time(), 3), "elapsed": elapsed, name: value}
 
 
 def _finite(value: Any) -> Any:

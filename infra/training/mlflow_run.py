@@ -38,9 +38,9 @@ def mlflow_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
 
 
-def open_mlflow(job: StageJob, warn: Callable[[str], None]) -> MlflowRun | None:
-    """The view of `job`, or None where no server is named."""
-    return MlflowRun(job, warn) if os.environ.get(URI) else None
+def open_mlflow(job: StageJob, warn: Callable[[str], None], *, known: int) -> MlflowRun | None:
+    """The view of `job`, or None where no server is named. See `MlflowRun` for `known`."""
+    return MlflowRun(job, warn, known=known) if os.environ.get(URI) else None
 
 
 class MlflowRun:
@@ -48,10 +48,16 @@ class MlflowRun:
 
     A server that fails stops no training: `warn` is told, and what it missed is sent again with the next
     checkpoint.
+
+    Args:
+        job: the stage.
+        warn: told of a server that fails.
+        known: how many of the first lines were in the checkpoint that training goes on from, and may have
+            been sent before. What was sent of others stays in the run: MLflow takes nothing back.
     """
 
-    def __init__(self, job: StageJob, warn: Callable[[str], None]) -> None:
-        self._job, self._warn = job, warn
+    def __init__(self, job: StageJob, warn: Callable[[str], None], *, known: int = 0) -> None:
+        self._job, self._warn, self._known = job, warn, known
         self._run_id: str | None = None
         self._shown = 0
 
@@ -75,7 +81,7 @@ class MlflowRun:
     def _send(self, lines: Sequence[Line]) -> None:
         client = self._client()
         if self._run_id is None:
-            self._run_id, self._shown = self._open(client, lines)
+            self._run_id, self._shown = self._open(client)
         new = lines[self._shown :]
         for metrics in _parts(list(_metrics(new)), _MOST_METRICS):
             client.log_batch(self._run_id, metrics=metrics)
@@ -87,8 +93,10 @@ class MlflowRun:
         if self._run_id is not None:
             self._client().set_terminated(self._run_id, status)
 
-    def _open(self, client: Any, lines: Sequence[Line]) -> tuple[str, int]:
-        """The run's id, and how many of `lines` it has: an earlier attempt may have had others after them."""
+    def _open(self, client: Any) -> tuple[str, int]:
+        """The run's id, and how many of the lines it has: an earlier attempt may have had others after
+        those of its checkpoint.
+        """
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else client.create_experiment(name)
@@ -98,7 +106,7 @@ class MlflowRun:
         if earlier:
             run = earlier[0]
             client.update_run(run.info.run_id, status="RUNNING")
-            return run.info.run_id, min(int(run.data.tags.get(_LINES, 0)), len(lines))
+            return run.info.run_id, min(int(run.data.tags.get(_LINES, 0)), self._known)
         tags = {_STAGE: key, "arco.folder": folder, "arco.dataset": self._job.dataset_url}
         run = client.create_run(experiment, tags=tags, run_name=self._job.title)
         for params in _parts(list(_params(self._job)), _MOST_PARAMS):

@@ -6,13 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from arco_core.errors import Diverged, TrainingError
+from arco_core.errors import Diverged
 from arco_core.meter import Values
 from infra.attempts import job_attempt
 from infra.checkpoints import CheckpointStore
 from infra.storage import Store
-from infra.training.metrics_log import JsonLines, Line, View, decode, encode, flatten, last_values
-from infra.training.mlflow_run import open_mlflow
+from infra.training.metrics_log import (
+    DAMAGED,
+    JsonLines,
+    Line,
+    View,
+    decode,
+    encode,
+    event_line,
+    flatten,
+    last_values,
+)
+from infra.training.mlflow_run import MlflowRun, open_mlflow
 from infra.training.stage_job import Best, StageJob, StageResult
 from infra.training.tensorboard import TensorBoard
 from infra.training.validation import Validation, best_of, validations_of
@@ -37,30 +47,53 @@ def lines_in(state: Mapping[str, Any] | None) -> list[Line]:
 
 
 class Recorder:
-    """The pen of one attempt at a job. `start` it when everything is ready to train."""
+    """The pen of one attempt at a job. `start` it when everything is ready to train.
+
+    Whatever it writes, it first makes sure that no newer attempt has begun, or raises `TakenOver`.
+    """
 
     def __init__(self, job: StageJob, report: Report, warn: Callable[[str], None]) -> None:
-        self._job, self._report = job, report
-        self._mlflow = open_mlflow(job, warn)
+        self._job, self._report, self._warn = job, report, warn
+        self._mlflow: MlflowRun | None = None
+        self._views: list[View] = []
         self._store = Store(job.run_url)
         self._checkpoints = checkpoints_of(job)
         self._attempt = self._checkpoints.begin_attempt(job_attempt())
+        self._left_out: int | None = None
 
-    def last_step(self) -> int | None:
-        """The step to continue from, or None to begin."""
-        steps = self._checkpoints.steps()
-        return steps[-1] if steps else None
+    def last_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """The step to continue from and its state, or None to begin.
+
+        One that is damaged is told of, and the one before it counts.
+
+        Raises:
+            Damaged: none is whole.
+        """
+        self._left_out = None
+
+        def leave_out(step: int, reason: str) -> None:
+            self._left_out = step if self._left_out is None else self._left_out
+            self._warn(f"{reason}. Training goes on from the checkpoint before step {step}")
+
+        return self._checkpoints.latest(leave_out)
 
     def start(self, step: int, state: Mapping[str, Any] | None, lines: Sequence[Line]) -> None:
-        """Take up the metrics `lines`; start the clock where the checkpoint `state` of `step` stopped it."""
-        self._views: list[View] = [
+        """Take up the metrics `lines`; start the clock where the checkpoint `state` of `step` stopped it.
+
+        The lines begin with those of `state`; what an earlier start logged after them is taken back.
+        """
+        self._mlflow = open_mlflow(self._job, self._warn, known=len(lines_in(state)))
+        self._views = [
             JsonLines(self._store, f"{self._job.folder}/{_METRICS}"),
             TensorBoard(self._store, f"{self._job.folder}/{_TENSORBOARD}"),
             *([self._mlflow] if self._mlflow else []),
         ]
         self._lines = list(lines)
+        if self._left_out is not None:
+            self._lines.append(event_line(step, DAMAGED, self._left_out, lines))
         self._elapsed = float(state["elapsed"]) if state else 0.0
         self._started = time.monotonic()
+        self._step, self._saved = step, self._checkpoints.url(step) if state else ""
         self._show(self._lines)
         self._report(step, last_values(self._lines))
 
@@ -81,6 +114,8 @@ class Recorder:
             state: what `arco_core.training.train` gave.
             shares: what `infra.training.shares.gather_shares` gave.
         """
+        if self._saved and step == self._step:  # nothing was left to do: training went on from it
+            return
         content = {key: value for key, value in state.items() if key != "feed"}
         content |= {
             **shares,
@@ -92,15 +127,20 @@ class Recorder:
         best = self._best()
         kept = best.step if best else None
         self._saved = self._checkpoints.save(step, content, self._attempt, keep_step=kept)
+        self._step = step
         self._show(self._lines)
 
-    def show(self, error: TrainingError) -> None:
-        """Show what was logged since the last checkpoint, and what made training end."""
+    def show(self, diverged: Diverged | None = None) -> None:
+        """Show what was logged since the last checkpoint, and what made training diverge."""
         lines = list(self._lines)
-        if isinstance(error, Diverged):
-            metrics = flatten(error.values, self._job.classes)
-            lines.append({"step": error.step, **self._times(), **metrics})
+        if diverged:
+            metrics = flatten(diverged.values, self._job.classes)
+            lines.append({"step": diverged.step, **self._times(), **metrics})
         self._show(lines)
+
+    def fail(self) -> None:
+        """Say that training has ended for good, without a result."""
+        self._checkpoints.check_newest(self._attempt)
         if self._mlflow:
             self._mlflow.end(succeeded=False)
 
@@ -114,6 +154,7 @@ class Recorder:
             final=last_values(self._lines),
             best=self._best_checkpoint(),
         )
+        self._checkpoints.check_newest(self._attempt)
         self._store.write_bytes(f"{self._job.folder}/{RESULT}", result.to_json().encode())
         if self._mlflow:
             self._mlflow.end(succeeded=True)
@@ -126,6 +167,7 @@ class Recorder:
         return {"time": round(time.time(), 3), "elapsed": round(self._seconds(), 3)}
 
     def _show(self, lines: Sequence[Line]) -> None:
+        self._checkpoints.check_newest(self._attempt)
         for view in self._views:
             view.show(lines)
 

@@ -14,6 +14,7 @@ from arco_core.errors import Diverged, TrainingError
 from arco_core.meter import Values
 from arco_core.stages import ALONE, Passes, Peers, Stage, build_stage
 from arco_core.training import Loop, train
+from infra.checkpoints import TakenOver
 from infra.datasets import DatasetVersion
 from infra.storage import Store
 from infra.training import collectives
@@ -21,8 +22,8 @@ from infra.training.ballot import Ballot
 from infra.training.data_parallel import data_parallel
 from infra.training.examination import Examination
 from infra.training.feed import TrainingFeed, open_feed
-from infra.training.health import ROLLBACK, Collapsed, gone_back_before, rollback_line, rollbacks
-from infra.training.metrics_log import Line
+from infra.training.health import Collapsed, gone_back_before, rollback_line, rollbacks
+from infra.training.metrics_log import ROLLBACK, Line
 from infra.training.needs import init_state
 from infra.training.recorder import RESULT, Recorder, checkpoints_of, lines_in
 from infra.training.seeds import derived_seed
@@ -56,22 +57,17 @@ def run_worker(job: StageJob, *, rank: int, world: int, device: torch.device, co
         Stopped: it was asked for; the last step is saved.
     """
     with _threads(job.settings.run.threads_per_worker):
+        contact.alive(0)  # from here on, nothing may hang unnoticed
         recorder = Recorder(job, contact.report, contact.warn) if rank == 0 else None
         ballot = Ballot(contact.request) if world > 1 else None
-        worker = _Worker(job, rank, world, device, contact, recorder, ballot)
-        diverged: Diverged | None = None
-        while True:
-            try:
-                worker.train(diverged)
-                break
-            except Diverged as error:
-                worker.end_badly(error)
-                if diverged:
-                    raise gone_back_before(error) from error
-                diverged = error.with_traceback(None)  # or it would hold on to the old stage's memory
-            except Collapsed as error:
-                worker.end_badly(error)
-                raise
+        try:
+            _Worker(job, rank, world, device, contact, recorder, ballot).train_to_the_end()
+        except TakenOver:
+            raise
+        except TrainingError:
+            if recorder:
+                recorder.fail()
+            raise
         if ballot:
             ballot.close()
         if recorder:
@@ -88,13 +84,29 @@ class _Worker:
     recorder: Recorder | None
     ballot: Ballot | None
 
-    def train(self, diverged: Diverged | None) -> None:
+    def train_to_the_end(self) -> None:
+        """Train, going back once if it diverges."""
+        diverged: Diverged | None = None
+        while True:
+            try:
+                self._train(diverged)
+                return
+            except Diverged as error:
+                if self.recorder:
+                    self.recorder.show(error)
+                if diverged:
+                    raise gone_back_before(error) from error
+                diverged = error.with_traceback(None)  # or it would hold on to the old stage's memory
+            except Collapsed:
+                if self.recorder:
+                    self.recorder.show()
+                raise
+
+    def _train(self, diverged: Diverged | None) -> None:
         """From the last checkpoint to the end; back to it, if training had `diverged` since."""
         job, world = self.job, self.world
-        step = self.recorder.last_step() if self.recorder else None
-        if world > 1:
-            step = collectives.broadcast_object(step)
-        state = checkpoints_of(job).load(step) if step is not None else None
+        step, state = self._checkpoint()
+        self.contact.alive(step or 0)
         lines = lines_in(state)
         if diverged:
             lines.append(rollback_line(step or 0, diverged, lines))
@@ -107,10 +119,15 @@ class _Worker:
                 self.contact.warn(f"{diverged}. Training goes back to step {step or 0}, once")
             train(stage, feed, job.settings.optimizer, loop)
 
-    def end_badly(self, error: TrainingError) -> None:
-        """Show what was logged since the last checkpoint."""
-        if self.recorder:
-            self.recorder.show(error)
+    def _checkpoint(self) -> tuple[int | None, dict[str, Any] | None]:
+        """The step to continue from and its state, the same on all workers."""
+        found = self.recorder.last_checkpoint() if self.recorder else None
+        step = found[0] if found else None
+        if self.world > 1:
+            step = collectives.broadcast_object(step)
+        if found or step is None:
+            return found or (None, None)
+        return step, checkpoints_of(self.job).load(step)
 
     def _loop(
         self, stage: Stage, feed: TrainingFeed, lines: Sequence[Line], state: dict[str, Any] | None
@@ -118,6 +135,7 @@ class _Worker:
         job, run, world = self.job, self.job.settings.run, self.world
         passes = Passes.on(self.device, run)
         pulse = Pulse(self.contact.alive, state["step"] if state else 0)
+        pulse.beat()
         examine = self._examination(stage, lines, pulse)
         return Loop(
             steps=job.steps,

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from arco_core.errors import TrainingError
-from infra.attempts import JOB_ATTEMPT_ENVIRONMENT, claim_attempt, job_attempt, newest_attempt
+from infra.attempts import (
+    JOB_ATTEMPT_ENVIRONMENT,
+    claim_attempt,
+    claim_number,
+    job_attempt,
+    newest_attempt,
+)
 from infra.storage import Store
 
 
@@ -17,7 +23,15 @@ def test_every_claim_gets_a_number_of_its_own(tmp_path: Path) -> None:
         numbers = list(pool.map(lambda _: claim_attempt(store, "attempts"), range(12)))
     assert sorted(numbers) == list(range(1, 13))
     assert newest_attempt(store, "attempts") == 12
-    assert claim_attempt(store, "attempts", at_least=20001) == 20001
+
+
+def test_a_claim_stays_within_its_numbers(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert claim_number(store, "attempts", 20001) == 20001
+    assert claim_number(store, "attempts", 10001, last=10002) == 10001, "whatever others have claimed"
+    assert claim_number(store, "attempts", 10001, last=10002) == 10002
+    with pytest.raises(TrainingError, match=r"the attempts 10001 to 10002 .* are all claimed"):
+        claim_number(store, "attempts", 10001, last=10002)
     assert claim_attempt(store, "attempts") == 20002
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from arco_core.training import Request
 from infra.signals import SignalNote
 from infra.storage import Store
 from infra.training import StageJob
+from infra.training.recorder import Recorder
 from infra.training.watch import Contact
 from infra.training.worker import run_worker
 
@@ -34,8 +35,9 @@ _LAST_WORDS_SECONDS = 20
 class Death:
     """Where a process dies."""
 
-    place: Literal["step", "state", "commit"]
-    """After the optimiser of a step, with half of a checkpoint's state written, or before its commit."""
+    place: Literal["step", "state", "commit", "metrics", "result"]
+    """After the optimiser of a step, with half of a checkpoint's state written, or before its commit; before
+    the metrics that it holds are shown, or the result is written."""
     step: int
     rank: int = 0
     signal: signal.Signals = signal.SIGKILL
@@ -156,25 +158,29 @@ def _arrange(death: Death) -> None:
                 os.kill(os.getpid(), death.signal)
 
         Stage.after_step = last_step  # type: ignore[method-assign]
-    elif death.place == "state":
-        write_bytes = Store.write_bytes
+        return
+    if death.place in ("metrics", "result"):
+        method = "_show" if death.place == "metrics" else "finish"
+        record = getattr(Recorder, method)
 
-        def half_written(store: Store, path: str, data: bytes) -> None:
-            if f"/step-{death.step:08d}-" in path:
+        def last_record(recorder: Recorder, *arguments: Any) -> None:
+            if recorder._step == death.step:
+                os.kill(os.getpid(), death.signal)
+            record(recorder, *arguments)
+
+        setattr(Recorder, method, last_record)
+        return
+    part = f"/{'step' if death.place == 'state' else 'COMMITTED'}-{death.step:08d}-"
+    write_bytes = Store.write_bytes
+
+    def last_write(store: Store, path: str, data: bytes) -> None:
+        if part in path:
+            if death.place == "state":
                 write_bytes(store, path, data[: len(data) // 2])
-                os.kill(os.getpid(), death.signal)
-            write_bytes(store, path, data)
+            os.kill(os.getpid(), death.signal)
+        write_bytes(store, path, data)
 
-        Store.write_bytes = half_written  # type: ignore[method-assign]
-    else:
-        put_if_absent = Store.put_if_absent
-
-        def uncommitted(store: Store, path: str, data: bytes) -> None:
-            if path.endswith(f"/COMMITTED-{death.step:08d}.json"):
-                os.kill(os.getpid(), death.signal)
-            put_if_absent(store, path, data)
-
-        Store.put_if_absent = uncommitted  # type: ignore[method-assign]
+    Store.write_bytes = last_write  # type: ignore[method-assign]
 
 
 def assert_equal_states(one: object, other: object, place: str = "state") -> None:

@@ -13,6 +13,7 @@ from infra.training import StageJob, mlflow_run
 from infra.training.mlflow_run import MlflowRun, mlflow_environment, open_mlflow, require_mlflow
 from infra.training.run import run_stage
 from tests.infra.training.jobs import make_job
+from tests.infra.training.test_health import Faults
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -65,7 +66,7 @@ def test_an_attempt_that_goes_on_continues_the_run(job: StageJob, warnings: list
     first = MlflowRun(job, warnings.append)
     first.show(lines(1))
     first.show(lines(1, 2))
-    second = MlflowRun(job, warnings.append)
+    second = MlflowRun(job, warnings.append, known=2)
     second.show(lines(1, 2))
     second.show(lines(1, 2, 4))
     second.end(succeeded=False)
@@ -76,10 +77,44 @@ def test_an_attempt_that_goes_on_continues_the_run(job: StageJob, warnings: list
 
 def test_steps_that_were_taken_back_are_logged_again(job: StageJob, warnings: list[str]) -> None:
     MlflowRun(job, warnings.append).show(lines(1, 2, 3))
-    second = MlflowRun(job, warnings.append)
+    second = MlflowRun(job, warnings.append, known=1)
     second.show(lines(1))
     second.show(lines(1, 2))
     assert sorted(history("loss")) == [(1, 1.0), (2, 0.5), (2, 0.5), (3, 1 / 3)]
+
+
+def test_what_is_told_after_a_checkpoint_is_sent(job: StageJob, warnings: list[str]) -> None:
+    """The line of an event stands where the run may have had another one, which was taken back."""
+    MlflowRun(job, warnings.append).show(lines(1, 2, 3))
+    event = {"step": 1, "time": 1e9, "elapsed": 1.0, "rollback": 3}
+    MlflowRun(job, warnings.append, known=1).show([*lines(1), event])
+    assert history("rollback") == [(1, 3.0)] and history("loss")[-1] == (3, 1 / 3)
+
+
+def test_a_run_goes_on_after_a_rollback_and_ends_once(job: StageJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    close = MlflowRun._close
+
+    def noted(run: MlflowRun, status: str) -> None:
+        ended.append(status)
+        close(run, status)
+
+    monkeypatch.setattr(MlflowRun, "_close", noted)
+    with monkeypatch.context() as patch:
+        Faults(patch, 3)
+        run_stage(job, "in-process")
+    assert ended == ["FINISHED"] and only_run().info.status == "FINISHED"
+    assert history("rollback") == [(2, 3.0)]
+    assert [step for step, _ in history("loss")] == [2, 3, 4, 6, 8]
+
+
+def test_the_run_of_a_training_that_diverges_twice_has_failed(
+    job: StageJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Faults(monkeypatch, 1, 2)
+    with pytest.raises(TrainingError, match="once: it stops"):
+        run_stage(job, "in-process")
+    assert only_run().info.status == "FAILED"
 
 
 def test_a_server_that_fails_stops_nothing(
@@ -102,7 +137,7 @@ def test_without_a_server_there_is_no_run(
 ) -> None:
     assert list(mlflow_environment()) == ["MLFLOW_TRACKING_URI"]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert open_mlflow(job, warnings.append) is None and mlflow_environment() == {}
+    assert open_mlflow(job, warnings.append, known=0) is None and mlflow_environment() == {}
     require_mlflow()
 
 

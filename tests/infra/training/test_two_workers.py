@@ -58,7 +58,7 @@ def test_two_workers_train_one_model_and_resume_exactly(tiny_dataset: str, tmp_p
     assert [feed["labeled"] for feed in undisturbed["feeds"]] == [4, 4]  # one slice a step and rank
     folder = tmp_path / job.folder
     (folder / "result.json").unlink()
-    (folder / "checkpoints/COMMITTED-00000004.json").unlink()  # as if it had ended after step 2
+    (folder / "checkpoints/COMMITTED-00000004-a1.json").unlink()  # as if it had ended after step 2
     resumed = _train_on_two(job)
     assert (undisturbed["attempt"], resumed["attempt"]) == (1, 2)
     tensors = {name: value for name, value in undisturbed["stage"].items() if torch.is_tensor(value)}
