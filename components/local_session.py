@@ -37,7 +37,7 @@ def local_session(plan: RunPlan) -> Iterator[Path]:
         check_paths([plan.data, plan.run, *plan.overrides, str(root)])
         stack.enter_context(_environment(STEP_ENVIRONMENT))
         if plan.backend == "ray":
-            stack.enter_context(shared_ray(workers=plan.config.run.workers))
+            stack.enter_context(shared_ray(workers=plan.config.run.cores))
         stack.enter_context(_stopping_on_interrupt(stack.enter_context(step_output())))
         yield root
 

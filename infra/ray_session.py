@@ -29,8 +29,8 @@ def ray_session(*, workers: int = 1) -> Iterator[str]:
     """Connect this process to Ray, and yield the address that other processes reach it by.
 
     A process that is connected already stays so. Else `RAY_ADDRESS` names the cluster to join, and where it
-    is not set an embedded Ray with room for `workers` training workers is started. What was started or
-    joined here is left at the end, and nothing else.
+    is not set an embedded Ray with room for `workers` training workers of a thread each is started. What was
+    started or joined here is left at the end, and nothing else.
     """
     if ray.is_initialized():
         yield _address()

@@ -29,6 +29,7 @@ class RunConfig:
     """`shared` banks hold the keys of all workers, the same on each; `local` ones those of a worker's own
     images, and no key is sent."""
     threads_per_worker: int = 1
+    """Of each worker, which takes a CPU for each."""
     device: str = "auto"
     """`auto` takes a GPU where the worker has one."""
     precision: str = "fp32"
@@ -42,7 +43,8 @@ class RunConfig:
     stall_minutes: float = 30.0
     """A training that takes no step for so long starts again from its last checkpoint; 0 is never."""
     max_failures: int = 3
-    """Worker failures that a stage recovers from, from its last checkpoint, before it gives up."""
+    """Worker failures that a stage recovers from, from its last checkpoint, before it gives up; they are
+    counted anew once a checkpoint has been written since."""
 
     def __post_init__(self) -> None:
         names = self.labeled_patients
@@ -79,6 +81,11 @@ class RunConfig:
     def least_workers(self) -> int:
         """Fewest workers that may train."""
         return self.workers if self.min_workers is None else self.min_workers
+
+    @property
+    def cores(self) -> int:
+        """That all workers take: each as many as it has threads."""
+        return self.workers * self.threads_per_worker
 
     @property
     def result_settings(self) -> dict[str, int | str | bool | tuple[str, ...]]:

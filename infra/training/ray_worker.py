@@ -30,11 +30,12 @@ _notice = threading.Event()
 def train_function(arguments: dict[str, Any]) -> None:
     """Train `arguments["job"]`, in touch with the driver by `arguments["mailbox"]`."""
     mailbox = arguments["mailbox"]
-    if ray.get(mailbox.refusal.remote()):
-        return  # a new start would fail in the same way
     job = StageJob.from_json(arguments["job"])
     context = get_context()
     rank, places = context.get_world_rank(), context.get_world_size()
+    start = _begin(mailbox, rank, places)
+    if start is None:
+        return  # it would fail in the same way again, or was asked to end
     world = training_workers(job, places)
     if world < places and not _join_smaller_group(rank, world):
         return
@@ -59,13 +60,19 @@ def train_function(arguments: dict[str, Any]) -> None:
             contact=contact,
         )
     except Stopped as stopped:
-        ray.get(mailbox.stopped.remote(stopped.step))
+        ray.get(mailbox.stopped.remote(start, stopped.step))
     except StoreError as error:
-        ray.get(mailbox.fail.remote(str(error)))  # stores recover
+        ray.get(mailbox.fail.remote(start, str(error)))  # stores recover
         raise
     except ArcoError as error:
-        ray.get(mailbox.refuse.remote(str(error)))
+        ray.get(mailbox.refuse.remote(start, str(error)))
         raise
+
+
+def _begin(mailbox: Any, rank: int, places: int) -> int | None:
+    """The number of this start, which all workers have to know alike; None where none is to be made."""
+    start = ray.get(mailbox.begin.remote()) if rank == 0 else None
+    return collectives.broadcast_object(start) if places > 1 else start
 
 
 def _join_smaller_group(rank: int, world: int) -> bool:
@@ -102,6 +109,7 @@ class _Requests:
     def __call__(self) -> Request:
         if self._stop.is_set() or _notice.is_set():
             return Request.STOP
+        # Ray's public `get_preemption_info` waits for all workers at each call: too long in every step.
         info = get_train_context().preemption_context.preemption_info
         drains = len(info.preempted_node_ids) if info else 0
         saved, self._drains = self._drains, drains
