@@ -28,7 +28,7 @@ from infra.storage import NotFound, Store
 
 RAYJOB = "rayjob"
 """The backend."""
-HEAVY_STEPS = ("prepare", "pretrain", "finetune", "supervised", "sweep", "evaluate")
+HEAVY_STEPS = ("prepare", "pretrain", "finetune", "supervised", "sweep", "evaluate", "retrain")
 CLUSTERS_ENVIRONMENT = "ARCO_CLUSTERS"
 """Path of clusters.toml."""
 RUN_ENVIRONMENT = "ARCO_RUN_ID"

@@ -8,7 +8,8 @@ earlier model is a new release of it, so the log says what was in service when, 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -95,11 +96,45 @@ class Registry:
         try:
             self._store.put_if_absent(path, data)
         except AlreadyExists as error:
-            if self._store.read_bytes(path) != data:  # it is ours when the store answered a repeated request
+            there = _decode(self._store.read_bytes(path), self._store.join(path))
+            # Ours where the store answered a repeated request, or this process was started again.
+            if replace(release, created=there.created, reason=there.reason) != there:
                 raise ReleaseConflict(
                     f"{self._store.join(path)}: another release of {self.name} came first, and stays"
                 ) from error
+            return there
         return release
+
+    def promoted(self, *, parent: int, checkpoint: str) -> Release | None:
+        """The release right after `parent`, where it is that of `checkpoint`, trained from there."""
+        for release in self.releases():
+            if release.number == parent + 1 and (release.parent, release.checkpoint) == (parent, checkpoint):
+                return release if release.action == "promote" else None
+        return None
+
+    def lineage(self, number: int) -> list[Release]:
+        """Release `number`, the one that its model went on from, and so on to one that a person promoted.
+
+        Releases that were rolled back from are not among them.
+        """
+        by_number = {release.number: release for release in self.releases()}
+        found, next_one = [], by_number.get(number)
+        while next_one is not None:
+            found.append(next_one)
+            next_one = None if next_one.parent is None else by_number.get(next_one.parent)
+        return found
+
+    def note_scores(self, number: int, scores: Mapping[str, Any]) -> None:
+        """Remember how the model of release `number` scored on the frozen patients, in any JSON."""
+        self._store.write_bytes(self._scores(number), json.dumps(scores, indent=1).encode())
+
+    def scores(self, number: int) -> dict[str, Any] | None:
+        """What `note_scores` remembered, None where it was not scored."""
+        try:
+            found: dict[str, Any] = json.loads(self._store.read_bytes(self._scores(number)))
+        except NotFound:
+            return None
+        return found
 
     def rollback(self, to: int | None, reason: str) -> Release:
         """Put the model of release `to` into service again; of the one before the current model without `to`.
@@ -132,6 +167,9 @@ class Registry:
             return str(json.loads(self._store.read_bytes(self._night(lease)))["run"])
         except NotFound:
             return None
+
+    def _scores(self, number: int) -> str:
+        return f"{self.folder}/scores/{number:04d}.json"
 
     def _night(self, lease: int) -> str:
         return f"{self.folder}/nights/lease-{lease:04d}.json"

@@ -55,7 +55,9 @@ def arco_full(
             or `step:key=value`: queue, priority, spot workers, autoscaling, sizes, places, deadlines.
         code: fingerprint of the project's code, so that a cached step never outlives the code it ran.
     """
-    with dsl.ExitHandler(working(cleanup(backend=backend, cluster=cluster)), name="remove-ray-clusters"):
+    end = working(cleanup(backend=backend, cluster=cluster))
+    end.set_caching_options(False)
+    with dsl.ExitHandler(end, name="remove-ray-clusters"):
         prepared = waiting(
             prepare(
                 data=data,

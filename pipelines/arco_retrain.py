@@ -13,7 +13,7 @@ from components.retrain.component import (
     extend_dataset,
     release_or_keep,
 )
-from pipelines.placement import scoring, waiting, working
+from pipelines.placement import waiting, working
 
 
 def _anew(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -80,7 +80,14 @@ def arco_retrain(
                 trained = _anew(
                     waiting(continue_training(plan=plan, dataset=dataset, backend=backend, cluster=cluster))
                 )
-                _anew(scoring(release_or_keep(plan=plan, dataset=dataset, checkpoint=trained.output)))
+                judged = release_or_keep(
+                    plan=plan,
+                    dataset=dataset,
+                    checkpoint=trained.output,
+                    backend=backend,
+                    cluster=cluster,
+                )
+                _anew(waiting(judged))
 
 
 if __name__ == "__main__":

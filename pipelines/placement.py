@@ -12,6 +12,8 @@ from components.image import IMAGE, IMAGE_ENVIRONMENT
 from components.launch import CLUSTERS_ENVIRONMENT, NAMESPACE_ENVIRONMENT, RUN_ENVIRONMENT
 
 _FOLDER = "/etc/arco"
+_USER = 1000
+"""Of the image, and of Ray pods. Kubeflow sees to the rest: no capabilities, no privileges, seccomp."""
 _DAY = 86400
 _STORE_SETTINGS = ("AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_ENDPOINT_URL")
 _ALERTS = "ARCO_ALERT_URL"
@@ -32,11 +34,6 @@ def working(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return _place(task, cpu="2", memory="8Gi", seconds=3600)
 
 
-def scoring(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """A step that segments test scans with two models."""
-    return _place(task, cpu="4", memory="16Gi", seconds=_DAY)
-
-
 def _place(task: dsl.PipelineTask, *, cpu: str, memory: str, seconds: int) -> dsl.PipelineTask:
     task.set_cpu_request("500m").set_cpu_limit(cpu)
     task.set_memory_request("1Gi").set_memory_limit(memory)
@@ -44,6 +41,7 @@ def _place(task: dsl.PipelineTask, *, cpu: str, memory: str, seconds: int) -> ds
     task.set_env_variable(IMAGE_ENVIRONMENT, IMAGE)
     task.set_env_variable(CLUSTERS_ENVIRONMENT, f"{_FOLDER}/clusters.toml")
     kubernetes.set_timeout(task, seconds)
+    kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/name", "arco")
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "arco")  # what the network policies select
     kubernetes.use_field_path_as_env(task, RUN_ENVIRONMENT, "metadata.labels['pipeline/runid']")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 from arco_core.config import ConfigError
 from components.checks.base import writable
-from components.launch import RAYJOB, check_clusters
+from components.launch import RAYJOB, RUN_ENVIRONMENT, check_clusters
 from components.settings import load_settings
 from components.sweep.settings import pipeline_sweep
 from components.training_options import ALL_LABELED, check_one_choice
@@ -39,8 +40,7 @@ def check_parameters(
         ConfigError: an impossible parameter.
         StoreError: a URL that is none, or a store that cannot be written.
     """
-    if backend not in (*BACKENDS, RAYJOB):
-        raise ConfigError(f"backend = {backend!r}: must be one of {', '.join((*BACKENDS, RAYJOB))}.")
+    check_backend(backend)
     check_seeds(seeds)
     check_labeled(labeled)
     if sweep_labeled:
@@ -53,6 +53,17 @@ def check_parameters(
     if backend == RAYJOB:
         check_clusters(cluster)
         check_shared([data, store, run])
+
+
+def check_backend(backend: str) -> None:
+    """Raise `ConfigError` for a backend that is none, or too much for the pods of Kubeflow's steps."""
+    if backend not in (*BACKENDS, RAYJOB):
+        raise ConfigError(f"backend = {backend!r}: must be one of {', '.join((*BACKENDS, RAYJOB))}.")
+    if backend != RAYJOB and os.environ.get(RUN_ENVIRONMENT):
+        raise ConfigError(
+            f"backend = {backend!r}: Kubeflow's steps only start Ray clusters, so their pods have 4 GiB, no "
+            f"GPU and no /dev/shm; take {RAYJOB}."
+        )
 
 
 def check_shared(urls: Sequence[str]) -> None:

@@ -56,13 +56,13 @@ def continue_training(plan: str, dataset: str, backend: str, cluster: list) -> s
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def release_or_keep(plan: str, dataset: str, checkpoint: str) -> str:
+def release_or_keep(plan: str, dataset: str, checkpoint: str, backend: str, cluster: list) -> str:
     """The decision between the new model and the one in service."""
     from components.command_line import exit_on_error
-    from components.retrain.release import release
+    from components.retrain.release import release_on
 
     with exit_on_error():
-        return release(plan, dataset, checkpoint).decision
+        return release_on(backend, plan, dataset, checkpoint, cluster=cluster).decision
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
@@ -81,6 +81,5 @@ def end_night(
     from components.retrain.steps import end_step
 
     with exit_on_error():
-        reason = f"{status.state}: {status.error_message or 'a step failed, see its log'}"
-        end_step(holder, reason, raw=raw, store=store, name=name)
+        end_step(holder, status.state, status.error_message or "", raw=raw, store=store, name=name)
         cleanup(backend, cluster)

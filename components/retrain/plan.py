@@ -11,6 +11,7 @@ import tomli_w
 
 from arco_core.config import ConfigError, load
 from infra.checkpoints import read_checkpoint
+from infra.datasets.convert import Digests
 from infra.lease import Lease
 from infra.registry import Registry
 from infra.storage import Store
@@ -53,10 +54,15 @@ class Plan:
     lease: int
     overrides: tuple[str, ...]
     """All settings that differ from those of the preset `BASE`."""
-    new: tuple[str, ...]
-    """Case ids of the new scans."""
+    scans: tuple[Digests, ...]
+    """The new scans, and their content."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Case ids in the raw folder that take no part, and why."""
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Case ids of the new scans."""
+        return tuple(scan.case_id for scan in self.scans)
 
     @property
     def url(self) -> str:
@@ -74,8 +80,9 @@ class Plan:
         values: dict[str, Any] = json.loads(Store(folder).read_bytes(name))
         settings = values.pop("settings")
         settings["overrides"] = tuple(settings["overrides"])
-        lists = {key: tuple(values[key]) for key in ("new", "overrides")}
-        return Plan(**values | lists | {"settings": RetrainSettings(**settings)})
+        values["overrides"] = tuple(values["overrides"])
+        values["scans"] = tuple(Digests(**scan) for scan in values["scans"])
+        return Plan(**values, settings=RetrainSettings(**settings))
 
 
 def model_overrides(checkpoint: str, overrides: Sequence[str]) -> tuple[str, ...]:

@@ -16,8 +16,10 @@ from infra.storage import NotFound, Store
 OUTCOME, REPORT = "outcome.json", "report.md"
 ALERT_ENVIRONMENT = "ARCO_ALERT_URL"
 """Where alerts are sent as JSON, by POST: a chat's or a pager's webhook."""
-FINAL = ("promoted", "kept")
-"""Decisions that came of a judgement: the same scans are not tried again."""
+FINAL = ("promoted", "kept", "bad scans")
+"""Decisions after which the same scans are not tried again."""
+BAD = "bad: "
+"""How the reason begins for which a scan is left out, and somebody must look at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,9 @@ class Outcome:
     """`promoted`, `kept`, `nothing new`, `busy`, `bad folder`, `bad scans` or `failed`."""
     reason: str
     release: int
-    """In service when the night began."""
+    """In service when the night began; 0 for none."""
+    lease: int | None = None
+    """Of the night; None for one that began no work."""
     in_service: int | None = None
     """In service after it, where that is another one."""
     new: tuple[str, ...] = ()
@@ -39,7 +43,7 @@ class Outcome:
     rule: str | None = None
     classes: tuple[dict[str, Any], ...] = ()
     """What the judgement found, class by class."""
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
 
     @property
     def final(self) -> bool:
@@ -59,18 +63,18 @@ class Outcome:
 def finish(settings: RetrainSettings, outcome: Outcome, *, run: str | None, alert: bool) -> str:
     """Write, print and, with `alert`, send the outcome; returns the URL of its report.
 
-    A night without a run folder leaves its report among the model's nights.
+    A night without a run folder leaves its report among the model's nights. The outcome is written last: a
+    step that is killed here and started again tells it twice rather than never.
     """
     folder = registry_of(settings).folder
     night = f"{folder}/nights/{outcome.created.replace(':', '')}"
     store, prefix = (Store(settings.store), f"{night}-") if run is None else (Store(run), "")
-    text = report(outcome)
-    store.write_bytes(f"{prefix}{REPORT}", text.encode())
-    store.write_bytes(f"{prefix}{OUTCOME}", json.dumps(asdict(outcome), indent=1).encode())
     url = store.join(f"{prefix}{REPORT}")
     print(f"retrain {outcome.name}: {outcome.decision}: {outcome.reason}\nreport   {url}", flush=True)
     if alert:
         _alert(settings, outcome, url)
+    store.write_bytes(f"{prefix}{REPORT}", report(outcome).encode())
+    store.write_bytes(f"{prefix}{OUTCOME}", json.dumps(asdict(outcome), indent=1).encode())
     return url
 
 
@@ -99,8 +103,10 @@ def report(outcome: Outcome) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = ("class", "patients", "old", "new", "difference", "lower", "passes")
-    head = ["class", "patients", "Dice in service", "Dice new", "difference", "lower bound", "passes"]
+    head = ["class", "patients", "Dice in service", "Dice new", "difference", "lower bound"]
+    head += ["best Dice before", "of release", "lower bound to it", "passes"]
+    keys = ("class", "patients", "old", "new", "difference", "lower")
+    keys += ("best", "best_release", "best_lower", "passes")
     body = [[_cell(row[key]) for key in keys] for row in rows]
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
 
@@ -114,18 +120,20 @@ def _cell(value: object) -> str:
 
 
 def _alert(settings: RetrainSettings, outcome: Outcome, url: str) -> None:
-    """Say that somebody must look: on the terminal, in the store and, where one is set, to a webhook."""
+    """Say that somebody must look: on the terminal, to a webhook, where one is set, and in the store."""
     message = {"text": f"ARCO {outcome.name}: {outcome.decision}: {outcome.reason}", "report": url}
     print(f"ALERT {message['text']}", flush=True)
+    if hook := os.environ.get(ALERT_ENVIRONMENT):
+        _post(hook, message)
     path = f"{registry_of(settings).folder}/alerts/{outcome.created.replace(':', '')}.json"
     Store(settings.store).write_bytes(path, json.dumps(message, indent=1).encode())
-    hook = os.environ.get(ALERT_ENVIRONMENT)
-    if not hook:
-        return
-    request = urllib.request.Request(
-        hook, json.dumps(message).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+
+
+def _post(hook: str, message: Mapping[str, str]) -> None:
     try:
+        request = urllib.request.Request(
+            hook, json.dumps(message).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
         urllib.request.urlopen(request, timeout=30).close()
     except (OSError, ValueError) as error:  # the decision stands, and is in the store
         print(f"ALERT could not be sent to {ALERT_ENVIRONMENT}: {error}", flush=True)

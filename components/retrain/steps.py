@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from arco_core.config import ConfigError
-from components.checks.pipeline import check_labeled, check_shared
+from components.checks.pipeline import check_backend, check_labeled, check_shared
 from components.launch import RAYJOB, RUN_ENVIRONMENT, check_clusters
 from components.retrain.discover import discover
 from components.retrain.plan import RetrainSettings
 from components.retrain.update import abandon
-from infra.training import BACKENDS
+
+_FAILED = ("FAILED", "CANCELED", "CANCELLED")
+"""States of Kubeflow; one that went well is SUCCEEDED, COMPLETE or, by mistake, still RUNNING
+(kubeflow/pipelines#13321)."""
 
 
 def discover_step(backend: str, cluster: Sequence[str], holder: str, **options: Any) -> tuple[int, str]:
@@ -33,15 +36,22 @@ def discover_step(backend: str, cluster: Sequence[str], holder: str, **options: 
     return (0, "") if found.plan is None else (len(found.plan.new), found.plan.url)
 
 
-def end_step(holder: str, reason: str, **options: Any) -> None:
-    """Tell of a night that did not come to its end, and give its lease back; see `abandon`."""
-    abandon(RetrainSettings(**options), holder=_holder(holder), reason=reason)
+def end_step(holder: str, state: str, error: str, **options: Any) -> None:
+    """Tell of a night that did not come to its end, and give its lease back; see `abandon`.
+
+    Args:
+        holder: as of `discover_step`.
+        state: of the steps before, in Kubeflow's words.
+        error: Kubeflow's, if any.
+        options: of `RetrainSettings`.
+    """
+    reason = f"{state}: {error or 'a step failed, see its log'}"
+    abandon(RetrainSettings(**options), holder=_holder(holder), failed=state in _FAILED, reason=reason)
 
 
 def check_settings(settings: RetrainSettings, backend: str) -> None:
     """Raise `ConfigError` for an impossible parameter."""
-    if backend not in (*BACKENDS, RAYJOB):
-        raise ConfigError(f"backend = {backend!r}: must be one of {', '.join((*BACKENDS, RAYJOB))}.")
+    check_backend(backend)
     check_labeled(settings.labeled)
     if not (math.isfinite(settings.settle_minutes) and settings.settle_minutes >= 0):
         raise ConfigError(f"settle_minutes = {settings.settle_minutes!r}: must be minutes, at least 0.")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from arco_core.errors import DataError
-from components.prepare.step import prepare_on
+from components.prepare.step import prepare_on, write_cases
+from components.retrain.memory import Memory
 from components.retrain.plan import BASE, PLAN, Plan, RetrainSettings, lease_of, registry_of
-from components.retrain.report import Outcome, finish
+from components.retrain.report import BAD, Outcome, finish
 from components.training_options import TrainingOptions, train
 from infra.datasets import DatasetVersion
 from infra.registry import Release
 from infra.storage import Store
+
+CASES = "cases.json"
+"""In the run folder: the scans that the dataset version gets."""
 
 
 def extend(plan_url: str, *, backend: str, cluster: Sequence[str] = ()) -> str | None:
@@ -28,31 +32,37 @@ def extend(plan_url: str, *, backend: str, cluster: Sequence[str] = ()) -> str |
     plan = Plan.load(plan_url)
     settings, lease = plan.settings, lease_of(plan.settings)
     release = release_of(plan)
-    before = {case.case_id: case for case in DatasetVersion.open(release.dataset).cases}
-    excluded = [*before_excluded(release), *plan.left_out]
-    overrides = [*plan.overrides, f"data.max_failures={len(plan.new)}"]
-    overrides += [f"data.exclude={json.dumps(sorted(set(excluded)))}"] if excluded else []
+    excluded = DatasetVersion.open(release.dataset).data_config.exclude
+    overrides = [*plan.overrides, f"data.max_failures={len(plan.scans)}"]
+    overrides += [f"data.exclude={json.dumps(excluded)}"] if excluded else []
+    cases = Store(plan.run).join(CASES)
     with lease.holding(plan.lease):
+        write_cases(cases, plan.scans)
         try:
             url = prepare_on(
-                backend, data=settings.raw, store=settings.store, preset=BASE,
-                overrides=overrides, append_to=release.dataset, cluster=cluster,
+                backend, data=settings.raw, store=settings.store, preset=BASE, overrides=overrides,
+                append_to=release.dataset, only=cases, cluster=cluster,
             )  # fmt: skip
         except DataError as error:
             _end(plan, str(error), {})
             return None
     version = DatasetVersion.open(url)
-    skipped = {s.case_id: f"bad: {s.reason}" for s in version.manifest.skipped if s.case_id in plan.new}
-    added = [c for c in version.cases if c.case_id not in before or c != before[c.case_id]]
-    if not any(case.case_id in plan.new for case in added):
-        _end(plan, "none of the new scans can be used", skipped)
+    if not used_scans(plan, version):
+        _end(plan, "none of the new scans can be used", skipped_scans(plan, version))
         return None
     return url
 
 
-def before_excluded(release: Release) -> tuple[str, ...]:
-    """What the dataset version of the model in service was told to leave out."""
-    return DatasetVersion.open(release.dataset).data_config.exclude
+def used_scans(plan: Plan, version: DatasetVersion) -> tuple[str, ...]:
+    """Case ids of the new scans that `version` holds, with the content that was found."""
+    held = {(case.case_id, case.source_sha256, case.label_sha256) for case in version.cases}
+    return tuple(scan.case_id for scan in plan.scans if (scan.case_id, scan.image, scan.label) in held)
+
+
+def skipped_scans(plan: Plan, version: DatasetVersion) -> dict[str, str]:
+    """The new scans that could not be used, and why."""
+    new = set(plan.new)
+    return {s.case_id: f"{BAD}{s.reason}" for s in version.manifest.skipped if s.case_id in new}
 
 
 def continue_training(plan_url: str, dataset: str, *, backend: str, cluster: Sequence[str] = ()) -> str:
@@ -78,25 +88,41 @@ def release_of(plan: Plan) -> Release:
     raise DataError(f"release {plan.release} of {plan.settings.name} is gone from {plan.settings.store}")
 
 
-def abandon(settings: RetrainSettings, *, holder: str, reason: str) -> None:
-    """End a night of `holder` that failed: the model in service stays, and somebody is told.
+def abandon(settings: RetrainSettings, *, holder: str, failed: bool, reason: str) -> None:
+    """End a night of `holder` that did not come to its end: the model in service stays, and somebody is told.
 
-    Nothing is done where the night has ended already.
+    A night that gave its lease back has ended, unless it has `failed`.
     """
-    lease = lease_of(settings)
+    lease, registry = lease_of(settings), registry_of(settings)
     number = lease.open_of(holder)
-    if number is None:
-        return
-    run = registry_of(settings).night(number)
-    if run is not None and Outcome.read(run) is None:
-        _end(Plan.load(Store(run).join(PLAN)), reason, {}, decision="failed")
-    lease.release(number)
+    run = None if number is None else registry.night(number)
+    if run is not None and number is not None:
+        told = Outcome.read(run)
+        if told is None or told.lease != number:  # of an earlier night with the same scans
+            _end(Plan.load(Store(run).join(PLAN)), reason, {}, decision="failed")
+    elif number is not None or failed:
+        current = registry.current()
+        outcome = Outcome(
+            name=settings.name, decision="failed", reason=reason, release=current.number if current else 0,
+            lease=number,
+        )  # fmt: skip
+        finish(settings, outcome, run=None, alert=True)
+    if number is not None:
+        lease.release(number)
 
 
 def _end(plan: Plan, reason: str, bad: dict[str, str], decision: str = "bad scans") -> None:
+    remember(plan, bad, judged=())
     outcome = Outcome(
-        name=plan.settings.name, decision=decision, reason=reason, release=plan.release, new=plan.new,
-        left_out=plan.left_out | bad,
+        name=plan.settings.name, decision=decision, reason=reason, release=plan.release, lease=plan.lease,
+        new=plan.new, left_out=plan.left_out | bad,
     )  # fmt: skip
     finish(plan.settings, outcome, run=plan.run, alert=True)
     lease_of(plan.settings).release(plan.lease)
+
+
+def remember(plan: Plan, bad: Mapping[str, str], judged: Collection[str]) -> None:
+    """Have later nights know which of the plan's scans are `bad`, and which took part in a judgement."""
+    memory = Memory(plan.settings, plan.lease)
+    memory.note((scan for scan in plan.scans if scan.case_id in bad or scan.case_id in judged), bad)
+    memory.save()

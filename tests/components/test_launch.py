@@ -140,6 +140,7 @@ def test_clean_up_removes_the_jobs_of_this_run_only(server: ApiServer) -> None:
     ("change", "text"),
     [
         ({"backend": "rays"}, "backend = 'rays': must be one of ray, in-process, rayjob"),
+        ({"backend": "ray"}, "backend = 'ray': Kubeflow's steps only start Ray clusters"),
         ({"seeds": [0, 0]}, r"seeds = \[0, 0\]: must be different"),
         ({"seeds": []}, r"seeds = \[\]: must be different"),
         ({"labeled": 2.5}, "labeled = 2.5: must be a number of patients"),

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from components.launch import HEAVY_STEPS
 from infra.kuberay import RayClusterSettings, RayJobSpec, load_cluster_settings
 from infra.kuberay.manifest import ray_job
 from tests.infra.kuberay.crd import REPOSITORY, crd_schemas
@@ -39,7 +40,7 @@ def settings_of(manifests: Rendered, tmp_path: Path) -> Iterator[tuple[str, RayC
     text = named(manifests)["ConfigMap", "arco-clusters"]["data"]["clusters.toml"]
     file = tmp_path / "clusters.toml"
     file.write_text(text)
-    for step in {"default", "prepare", *re.findall(r"(?m)^\[(\w+)", text)}:
+    for step in {"default", *HEAVY_STEPS, *re.findall(r"(?m)^\[(\w+)", text)}:
         yield step, load_cluster_settings(file, step)
 
 
@@ -115,8 +116,35 @@ def test_roles_are_bound_to_accounts_that_exist(manifests: Rendered) -> None:
     assert subject["name"] != RayClusterSettings().service_account, "Ray pods may do nothing in Kubernetes"
 
 
-def test_accounts_hand_out_no_tokens_by_themselves(manifests: Rendered) -> None:
-    assert all(one["automountServiceAccountToken"] is False for one in of_kind(manifests, "ServiceAccount"))
+def test_steps_get_a_token_and_ray_pods_none(manifests: Rendered) -> None:
+    """Kubeflow's pods do not ask for theirs."""
+    tokens = {
+        one["metadata"]["name"]: one["automountServiceAccountToken"]
+        for one in of_kind(manifests, "ServiceAccount")
+    }
+    assert tokens == {"arco-pipeline": True, "arco-ray": False}
+
+
+def test_steps_that_kubeflow_runs_may_tell_their_end_and_read_where_artifacts_go(render: Render) -> None:
+    manifests = render("overlays/gpu", "kubeflow-profile")
+    objects = named(manifests)
+    rules = objects["Role", "arco-kubeflow-step"]["rules"]
+    assert [(rule["resources"], sorted(rule["verbs"]), rule.get("resourceNames")) for rule in rules] == [
+        (["workflowtaskresults"], ["create", "patch"], None),
+        (["configmaps"], ["get"], ["kfp-launcher"]),
+        (["secrets"], ["get"], ["mlpipeline-minio-artifact"]),
+    ]
+    (subject,) = objects["RoleBinding", "arco-kubeflow-step"]["subjects"]
+    assert (subject["kind"], subject["name"]) in objects
+    for one in manifests:
+        if one["metadata"]["name"] == "arco-kubeflow-step":
+            kubernetes_validate.validate(one, VERSIONS[0], strict=True)
+
+
+def test_steps_reach_kubeflows_store_by_the_port_of_its_pods(manifests: Rendered) -> None:
+    """MinIO's, and SeaweedFS's, whose service has MinIO's port."""
+    (rule,) = named(manifests)["NetworkPolicy", "arco-kubeflow"]["spec"]["egress"]
+    assert {8333, 9000} <= {port["port"] for port in rule["ports"]}
 
 
 def test_kubeflow_may_make_jobs_where_its_component_is_used(render: Render) -> None:

@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.arco_retrain import arco_retrain
 from pipelines.command_line import compile_pipeline
 from pipelines.retrain_line import main
+from tests.pipelines.compiled import broken_rules, load, reviewed
 from tests.pipelines.kubeflow_server import kubeflow_server
-
-GOLDEN = Path(__file__).parent / "arco_retrain.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +23,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(compiled: Path) -> dict[str, Any]:
-    return dict(next(yaml.safe_load_all(compiled.read_text())))
+    return load(compiled)[0]
 
 
 def test_the_compiled_file_is_the_reviewed_one(compiled: Path, spec: dict[str, Any]) -> None:
     json_format.ParseDict(spec, PipelineSpec())
-    hint = f"python pipelines/arco_retrain.py compile -o tests/pipelines/{GOLDEN.name}"
-    assert compiled.read_text() == GOLDEN.read_text(), hint
+    hint = "python pipelines/arco_retrain.py compile -o tests/pipelines/arco_retrain.yaml"
+    assert compiled.read_text() == reviewed("arco_retrain"), hint
+
+
+def test_the_pods_of_steps_keep_the_rules(compiled: Path) -> None:
+    assert list(broken_rules(*load(compiled))) == []
 
 
 def test_training_waits_for_scans_and_the_night_always_ends(spec: dict[str, Any]) -> None:
