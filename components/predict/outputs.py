@@ -26,6 +26,7 @@ import numpy.typing as npt
 from arco_core.errors import DataError
 from arco_core.inference import MAPS
 from components.predict.scans import Scan, Segmented
+from infra.datasets.nifti import scale_affine, unit_mm
 from infra.storage import AlreadyExists, NotFound, Store
 
 DESCRIPTION, TABLE, RECORDS = "prediction.json", "predictions.csv", "records"
@@ -140,7 +141,8 @@ class OutputFolder:
 def nifti_bytes(array: npt.NDArray[Any], scan: Segmented, suffix: str = ".nii.gz") -> bytes:
     """A map (X, Y, Z) or (K, X, Y, Z) as NIfTI on the scan's grid, with the header of a NIfTI scan.
 
-    Affine and its codes, voxel size and units are the scan's. Classes (K) become the fourth axis.
+    Affine and its codes, voxel size and units are the scan's: `scan.affine` is in mm, its file's need not be.
+    Classes (K) become the fourth axis.
     """
     voxels = array if array.ndim == 3 else np.moveaxis(array, 0, -1)
     if scan.header is None:
@@ -153,7 +155,7 @@ def nifti_bytes(array: npt.NDArray[Any], scan: Segmented, suffix: str = ".nii.gz
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # display range: the scan's would hide the labels
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        image = kind(voxels, scan.affine, header)
+        image = kind(voxels, scale_affine(scan.affine, 1 / (unit_mm(header) or 1.0)), header)
     image.header["descrip"] = b"ARCO segmentation"
     content: bytes = image.to_bytes()
     return gzip.compress(content, _GZIP_LEVEL, mtime=0) if suffix.endswith(".gz") else content

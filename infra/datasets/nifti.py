@@ -28,6 +28,8 @@ _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = (b"n+1", b"n+2")
 _GZIP_MAGIC = b"\x1f\x8b"
 _SPACING_TOLERANCE = 0.01
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres by the low bits of xyzt_units: unknown, which everybody takes for mm, m, mm and µm."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,20 @@ def _voxels(header: Any, content: bytes) -> npt.NDArray[Any]:
 
 
 def _affine(header: Any, path: str) -> npt.NDArray[np.float64]:
-    """The sform or the qform: the first that is set and agrees with the voxel size in pixdim.
+    """The sform or the qform, in mm: the first that is set and agrees with the voxel size in pixdim.
 
     Both may be set: ACDC's sform has unit voxels, its qform the true ones.
     """
-    zooms = np.abs(np.asarray(header.get_zooms()[:3], np.float64))
+    unit = unit_mm(header)
+    if unit is None:
+        raise DataError(
+            f"{path} measures its voxels in a unit that NIfTI does not have (xyzt_units = "
+            f"{int(header['xyzt_units'])}): export it again, or set it with nibabel, for instance: "
+            "image.header.set_xyzt_units('mm')"
+        )
+    zooms = unit * np.abs(np.asarray(header.get_zooms()[:3], np.float64))
     forms = [header.get_sform(coded=True), header.get_qform(coded=True)]
-    stated = [np.asarray(matrix, np.float64) for matrix, code in forms if code]
+    stated = [scale_affine(np.asarray(matrix, np.float64), unit) for matrix, code in forms if code]
     if not stated:
         raise DataError(
             f"{path} does not say how it lies in space (sform_code and qform_code are 0): export it again, "
@@ -157,6 +166,16 @@ def _affine(header: Any, path: str) -> npt.NDArray[np.float64]:
         f"{path} contradicts itself: its affine has voxels of {_mm(voxel_sizes(stated[0]))} mm, its pixdim "
         f"of {_mm(zooms)} mm; export it again, or save it with nibabel.Nifti1Image(voxels, affine)"
     )
+
+
+def unit_mm(header: Any) -> float | None:
+    """Millimetres in the unit of length of a NIfTI header's affines; none where it is not one of NIfTI's."""
+    return _MM.get(int(header["xyzt_units"]) & 0b111)
+
+
+def scale_affine(affine: npt.NDArray[np.float64], factor: float) -> npt.NDArray[np.float64]:
+    """`affine` to coordinates that are `factor` times as many."""
+    return np.diag([factor, factor, factor, 1.0]) @ affine
 
 
 def _mm(sizes: npt.NDArray[np.float64]) -> str:

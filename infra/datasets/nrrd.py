@@ -35,6 +35,8 @@ _TO_RAS = {
     "right-anterior-superior": (1.0, 1.0, 1.0),
     "ras": (1.0, 1.0, 1.0),
 }
+_MM = {"": 1.0, "mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001, "μm": 0.001}
+"""Millimetres by unit; the micro sign is in Unicode twice."""
 _ELSEWHERE = ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip")
 """Fields of a header whose voxels do not follow it."""
 
@@ -125,8 +127,15 @@ def _affine(header: Any, path: str) -> npt.NDArray[np.float64]:
             f"{path} does not say how it lies in the patient: it needs the fields 'space' (one of "
             f"{', '.join(name for name in _TO_RAS if '-' in name)}) and 'space directions'; export it again"
         )
+    units = [str(unit).strip().lower() for unit in header.get("space units", ("mm",) * 3)]
+    if len(units) != 3 or not _MM.keys() >= set(units):
+        raise DataError(
+            f"{path} does not measure its space in units that are known: its 'space units' must be three of "
+            f"{', '.join(map(repr, filter(None, _MM)))}, or be left out for mm; export it again"
+        )
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = directions.T, origin
-    affine = np.diag([*_TO_RAS[space], 1.0]) @ affine
+    to_ras_mm = [sign * _MM[unit] for sign, unit in zip(_TO_RAS[space], units, strict=True)]
+    affine = np.diag([*to_ras_mm, 1.0]) @ affine
     check_affine(affine, path)
     return affine

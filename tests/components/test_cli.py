@@ -61,6 +61,24 @@ def test_mask_lies_on_the_scans_own_grid(
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted([f"scan{suffix}", f"mask{suffix}"])
 
 
+def test_a_scan_in_micrometres(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mask lies on the file's own grid, in its unit; volumes are told in ml."""
+    reference = nib.load(write_scan(tmp_path / "mm.nii"))
+    image = nib.Nifti1Image(reference.get_fdata(), np.diag([1000.0, 1000.0, 1000.0, 1.0]) @ reference.affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "um.nii")
+    said = []
+    for name in ("mm", "um"):
+        scan, output = tmp_path / f"{name}.nii", tmp_path / f"{name}_mask.nii"
+        main(["predict", "--model", str(model), str(scan), "-o", str(output)])
+        said.append(capsys.readouterr().out.replace(str(output), ""))
+    assert said[0] == said[1] and " ml" in said[0]
+    masks = [nib.load(tmp_path / f"{name}_mask.nii") for name in ("mm", "um")]
+    np.testing.assert_array_equal(*(np.asanyarray(mask.dataobj) for mask in masks))
+    np.testing.assert_allclose(masks[1].affine, image.affine)
+    assert masks[1].header.get_xyzt_units()[0] == "micron"
+
+
 def test_the_affine_that_agrees_with_the_voxel_size_counts(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

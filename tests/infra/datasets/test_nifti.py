@@ -82,6 +82,20 @@ def test_sform_that_contradicts_pixdim_yields_to_the_qform(tmp_path: Path) -> No
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
 
 
+@pytest.mark.parametrize(("units", "mm"), [(0, 1.0), (2, 1.0), (10, 1.0), (3, 0.001), (27, 0.001), (1, 1000)])
+@pytest.mark.parametrize("forms", [{}, {"sform_code": 0}])
+def test_units_of_length(tmp_path: Path, units: int, mm: float, forms: dict[str, object]) -> None:
+    """Unknown, mm (alone and with s), µm (with s and ms), m; here always the same scan."""
+    path = write_nifti(tmp_path / "x.nii", IMAGE, np.diag([1 / mm, 1 / mm, 1 / mm, 1]) @ AFFINE)
+    change_header(path, set_fields(xyzt_units=units, **forms))
+    np.testing.assert_allclose(decode_nifti(path.read_bytes(), "x.nii").affine, AFFINE, rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_unit_of_length_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^x\.nii measures .* \(xyzt_units = 13\): export it again, or set"):
+        nifti(tmp_path, set_fields(xyzt_units=13))
+
+
 def test_qform_alone_and_nifti2_and_big_endian_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(nifti(tmp_path, set_fields(sform_code=0)).affine, AFFINE, atol=1e-5)
     nib.save(nib.Nifti2Image(IMAGE, AFFINE), tmp_path / "two.nii")

@@ -27,6 +27,8 @@ IMAGE, _ = scan(0)
         ({"space_directions": None}, "does not say how it lies in the patient"),
         ({"space_directions": "none (1,0,0) (0,1,0)"}, "must measure"),
         ({"space_directions": "(1,0,0) (1,0,0) (0,0,1)"}, "maps voxels onto a plane"),
+        ({"space_units": '"SECRET" "mm" "mm"'}, "does not measure its space in units that are known"),
+        ({"space_units": '"mm" "mm"'}, "does not measure its space in units that are known"),
         ({"sizes": "24 20"}, r"has the shape \[24, 20\]"),
         ({"sizes": "24 20 -5"}, r"has the shape \[24, 20, -5\]"),
         ({"sizes": "24 20 6"}, "not a readable NRRD"),
@@ -46,6 +48,15 @@ def test_nrrd(fields: dict[str, str | None], message: str) -> None:
     with pytest.raises(DataError, match=rf"^x\.nrrd .*{message}") as caught:
         decode_nrrd(nrrd_bytes(IMAGE, **fields), "x.nrrd")
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [(None, 1.0), ("mm", 1.0), ("um", 0.001), ("cm", 10.0)])
+def test_space_units(unit: str | None, mm: float) -> None:
+    fields = {"space_units": None if unit is None else f'"{unit}" "{unit}" "mm"'}
+    origin = {"space_origin": "(10,20,30)", "space_directions": "(50,0,0) (0,5,0) (0,0,1.25)"}
+    affine = decode_nrrd(nrrd_bytes(IMAGE, **fields, **origin), "x.nrrd").affine
+    np.testing.assert_allclose(np.diag(affine), [-50 * mm, -5 * mm, 1.25, 1])
+    np.testing.assert_allclose(affine[:3, 3], [-10 * mm, -20 * mm, 30])
 
 
 def test_nrrd_bomb_and_truncation() -> None:
