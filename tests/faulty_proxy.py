@@ -13,7 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Action = Literal["500", "503", "reset", "lost answer", "broken body", "slow", "slow body", "short object"]
+Action = Literal[
+    "500", "501", "503", "reset", "lost answer", "broken body", "slow", "slow body", "short object",
+    "unconditional",
+]  # fmt: skip
 
 
 @dataclass
@@ -84,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         fault = self.owner.fault_for(self.command, self.path)
         action = fault.action if fault is not None else None
-        if fault is not None and action in ("500", "503"):
+        if fault is not None and action in ("500", "501", "503"):
             self._answer(int(action or 500), [("Content-Type", "application/xml")], _error_xml(str(action)))
         elif action == "reset":
             self._reset()
@@ -110,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = self.owner.upstream
         connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=60)
         skipped = {"connection", "transfer-encoding", "content-length", "expect"}
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in skipped}
+        lost = {"if-none-match"} if fault is not None and fault.action == "unconditional" else set()
+        headers = {n: value for n, value in self.headers.items() if n.lower() not in skipped | lost}
         if body or self.command in ("PUT", "POST"):
             headers["Content-Length"] = str(len(body))
         connection.request(self.command, self.path, body=body or None, headers=headers)
@@ -156,5 +160,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _error_xml(status: str) -> bytes:
-    code = {"500": "InternalError", "503": "SlowDown"}[status]
+    code = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown"}[status]
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as ordered</Message></Error>".encode()

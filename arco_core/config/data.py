@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from arco_core.config.errors import require, require_in, require_range
@@ -14,7 +15,7 @@ class DataConfig:
     """How scans become 2D slices or 3D patches, and how patients are split."""
 
     name: str = "dataset"
-    """Name of the dataset in the store."""
+    """Name of the dataset in the store: a folder there, and a word of `arco data`."""
     classes: tuple[str, ...] = ()
     """Class names, background first. Empty: the scans' own, by `dataset.json` or format."""
     exclude: tuple[str, ...] = ()
@@ -51,6 +52,11 @@ class DataConfig:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"[^\W_][\w.-]{0,99}", self.name) is not None,
+            "data.name", self.name,
+            "up to 100 letters, digits, '.', '_' and '-', of which the first is a letter or a digit",
+        )  # fmt: skip
         require(
             len(self.image_size) in (2, 3) and all(s >= 16 and s % 16 == 0 for s in self.image_size),
             "data.image_size", self.image_size, "2 or 3 sides, all multiples of 16, at least 16",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arco_core.errors import StoreError
 from infra.datasets.manifest import Shard, ShardKind
 from infra.storage import Store
 from infra.storage.retry import retrying
@@ -68,10 +69,10 @@ class ShardWriter:
             if error is None:
                 self._finish_shard()
         finally:
-            if self._parquet is not None:
-                self._parquet.close()
-            if self._file is not None:
-                self._file.close()
+            for opened in (self._parquet, self._file):  # of a shard that is given up
+                with suppress(OSError):
+                    if opened is not None:
+                        opened.close()
             self._workspace.cleanup()
 
     def add(self, table: pa.Table) -> Placement:
@@ -79,36 +80,52 @@ class ShardWriter:
 
         Slices are dealt out: of n row groups, number g holds the rows g, g + n, g + 2n, ... Neighbouring
         slices of a scan, which look alike, then come at unrelated times when row groups are shuffled.
+        Raises `StoreError` where the local disk, or the store, takes no more.
         """
-        if self._parquet is None or self._file is None:
+        dealt = _deal(table)
+        with self._local_disk():
+            self._write(table.schema, dealt)
+        groups = tuple(range(self._groups, self._groups + len(dealt)))
+        placement = Placement(shard=len(self.shards), row_groups=groups)
+        self._groups += len(dealt)
+        self._rows += table.num_rows
+        if self._file is not None and self._file.tell() >= self._shard_bytes:
+            self._finish_shard()
+        return placement
+
+    def _write(self, schema: pa.Schema, row_groups: list[pa.Table]) -> None:
+        if self._parquet is None:
             self._file = self._path.open("wb")
             self._parquet = pq.ParquetWriter(
                 self._file,
-                table.schema,
+                schema,
                 compression="lz4",
                 compression_level=LZ4_LEVEL,
                 use_dictionary=False,
                 write_statistics=False,
                 store_schema=True,
             )
-        dealt = _deal(table)
-        for rows in dealt:
+        for rows in row_groups:
             self._parquet.write_table(rows)
-        groups = tuple(range(self._groups, self._groups + len(dealt)))
-        placement = Placement(shard=len(self.shards), row_groups=groups)
-        self._groups += len(dealt)
-        self._rows += table.num_rows
-        if self._file.tell() >= self._shard_bytes:
-            self._finish_shard()
-        return placement
+
+    @contextmanager
+    def _local_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot write a shard in the making to {self._path}: {error}; make space there, or set "
+                f"TMPDIR to a folder that has {self._shard_bytes // 2**20} MiB a task, and a case's more"
+            ) from error
 
     def _finish_shard(self) -> None:
         if self._parquet is None or self._file is None:
             return
-        self._parquet.close()
-        self._file.close()
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with self._local_disk():
+            self._parquet.close()
+            self._file.close()
+            with self._path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         # The content is in the name, so two writers of one version never replace each other's shard.
         name = f"{self._prefix}-{digest[:12]}.parquet"
         retrying(partial(self._store.upload_file, self._path, name))

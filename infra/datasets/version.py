@@ -192,7 +192,7 @@ class DatasetVersion:
         """
         entry = self.case(case_id)
         with open_shard(self.store, entry.shard) as shard:
-            table = shard.read_row_groups(list(entry.row_groups))
+            table = shard.read_row_groups(list(entry.row_groups), use_threads=False)
         if self.is_volumetric:
             image, label = assemble(decode_bricks(table, labels=entry.annotated))
             return image[np.newaxis], None if label is None else label[np.newaxis]
@@ -206,7 +206,7 @@ class DatasetVersion:
         if entry.reference_shard is None:
             return None
         with open_shard(self.store, entry.reference_shard) as shard:
-            table = shard.read_row_groups(list(entry.reference_row_groups))
+            table = shard.read_row_groups(list(entry.reference_row_groups), use_threads=False)
         flat = np.frombuffer(table["label"][0].as_py(), np.uint8)
         return flat.reshape(entry.geometry.shape).copy()
 
@@ -241,7 +241,9 @@ def encode_cases(cases: Iterable[CaseEntry]) -> bytes:
 
 def decode_cases(data: bytes) -> list[CaseEntry]:
     """The entries that `encode_cases` wrote."""
-    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    # Not by `read_table`, whose threads may still run when the interpreter ends, and then abort the process.
+    with pq.ParquetFile(pa.BufferReader(data)) as parquet:
+        rows: list[dict[str, Any]] = parquet.read(use_threads=False).to_pylist()
     return [
         CaseEntry(
             **row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -17,6 +18,8 @@ from infra.storage.errors import AlreadyExists, NotFound
 
 TEMPORARY = ".arco-tmp-"
 """Start of the names of files being written; never listed, never read."""
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""How file systems without hard links, such as FAT and some network shares, refuse one."""
 FRESH_SECONDS = 2.0
 """A file may change again within the resolution of its times; FAT has the coarsest, two seconds."""
 
@@ -48,6 +51,13 @@ class LocalBackend:
                 os.link(temporary, self._path(key))
             except FileExistsError as error:
                 raise AlreadyExists(f"{self._path(key)} exists already and was left as it is") from error
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StoreError(
+                    f"cannot create {self._path(key)} only if it is not there yet: its file system makes no "
+                    f"hard links ({error.strerror}); choose a folder on another file system, or an S3"
+                ) from error
 
     def upload_file(self, local: Path, key: str) -> None:
         """See `Backend`."""
@@ -92,7 +102,7 @@ class LocalBackend:
 
     def _list(self, prefix: str, *, temporary: bool) -> list[ObjectInfo]:
         with self._errors("list", prefix):
-            files = (path for path in self._path(prefix).rglob("*") if path.is_file())
+            files = (path for path in _files_below(self._path(prefix)) if path.is_file())
             wanted = (path for path in files if path.name.startswith(TEMPORARY) == temporary)
             found = (self._entry(path) for path in wanted)
             return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.path)
@@ -143,7 +153,20 @@ class LocalBackend:
         except FileNotFoundError as error:
             raise NotFound(f"{path} does not exist") from error
         except OSError as error:
+            path = Path(error.filename) if action == "list" and error.filename else path
             raise StoreError(
                 f"cannot {action} {path}: {error.strerror or error}; choose a store that this user may "
                 "read and write, with space left"
             ) from error
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files in `folder` and its subfolders; links to folders are not followed. Raises `OSError` for one that
+    cannot be listed, not for one that is not there (any more)."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names)

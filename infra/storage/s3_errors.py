@@ -43,6 +43,12 @@ def store_error(action: str, url: str, error: Exception) -> StoreError:
             return AlreadyExists(f"{url} exists already and was left as it is")
         if code in _TAKEN:
             return StoreError(f"{url} changed while it was read: run again when it is whole")
+        if status == 501:
+            return _failure(
+                action, url, error,
+                "the server does not know this kind of request, such as a conditional write "
+                "(If-None-Match): use one that does, as AWS, MinIO and Ceph do",
+            )  # fmt: skip
         if status >= 500 or code in _BUSY:
             return _unavailable(action, url, error)
         if code in _DENIED:

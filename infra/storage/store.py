@@ -8,8 +8,14 @@ from urllib.parse import unquote, urlsplit
 
 from arco_core.errors import StoreError
 from infra.storage.backend import Backend, ObjectInfo
+from infra.storage.errors import AlreadyExists
 from infra.storage.local import LocalBackend
 from infra.storage.s3 import S3Backend
+
+_PROBE = ".arco-probe"
+"""Always the same: what a killed process leaves, the next one removes."""
+_PROBES = 6
+"""Attempts to create it: another process may remove it between two."""
 
 
 class Store:
@@ -124,13 +130,35 @@ class Store:
             self._backend.download_file(path, target)
 
     def check_writable(self) -> None:
-        """Write and remove a small object. Raises `StoreError` naming URL, cause and way out."""
-        probe = ".arco-probe"  # always the same: what a killed process leaves, the next one removes
+        """Write and remove a small object, which the store must not replace where it is to be created.
+
+        Raises `StoreError` naming URL, cause and way out.
+        """
         try:
-            self.write_bytes(probe, b"")
-            self.delete(probe)
+            refuses = self._refuses_to_replace()
+            self.delete(_PROBE)
         except StoreError as error:
             raise StoreError(f"the store {self.url} is not writable: {error}") from error
+        if not refuses:
+            raise StoreError(
+                f"the store {self.url} replaces an object that it was told to create only if there is none "
+                "(a PUT with If-None-Match: *): writers would destroy each other's versions; use a server "
+                "that knows conditional writes, as AWS, MinIO and Ceph do"
+            )
+
+    def _refuses_to_replace(self) -> bool:
+        """Whether `put_if_absent` fails where there is an object, once it has created one."""
+        created = refused = False
+        for _ in range(_PROBES):
+            try:
+                self.put_if_absent(_PROBE, b"")
+                created = True
+            except AlreadyExists:
+                refused = True
+                if created:
+                    break
+                self.delete(_PROBE)  # a killed process left it
+        return refused
 
 
 def _checked(path: str) -> str:

@@ -182,3 +182,58 @@ def test_the_top_of_a_folder_is_uploaded_last(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(store, "upload_file", lambda local, path: order.append(path))
     store.upload_folder(source, "raw")
     assert order == ["raw/a/b/y", "raw/a/x", "raw/dataset.json"]
+
+
+def test_a_probe_that_was_left_behind_is_removed(store: Store) -> None:
+    store.write_bytes(".arco-probe", b"")
+    store.check_writable()
+    assert store.list() == []
+
+
+def test_processes_that_probe_at_one_time_are_all_content(store: Store) -> None:
+    problems: list[StoreError] = []
+
+    def check() -> None:
+        try:
+            for _ in range(5):
+                Store(store.url).check_writable()
+        except StoreError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=check) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("open/x", b"")
+    (tmp_path / "closed").mkdir()
+    original = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StoreError, match=r"cannot list .*/closed: Permission denied; choose"):
+        store.list()
+    assert store.list("open") == ["open/x"]
+
+
+def test_a_file_system_without_hard_links_is_named_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StoreError, match=r"not writable: .*makes no hard links .*another file system, or"):
+        Store(str(tmp_path)).check_writable()
+    assert Store(str(tmp_path)).list() == []

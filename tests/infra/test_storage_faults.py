@@ -237,6 +237,21 @@ def test_a_bucket_that_denies_writes(store: Store, proxy: FaultyProxy) -> None:
         denied.check_writable()
 
 
+def test_a_server_that_ignores_conditions_is_refused(store: Store, proxy: FaultyProxy) -> None:
+    proxy.add("unconditional", method="PUT")
+    with pytest.raises(StoreError, match=r"s3://arco/.* replaces an object .*If-None-Match.*use a server"):
+        store.check_writable()
+    assert store.list() == ["x"]
+
+
+def test_a_server_without_conditions_is_refused_at_once(store: Store, proxy: FaultyProxy) -> None:
+    fault = proxy.add("501", method="PUT", path="arco-probe")
+    words = r"not writable: .*NotImplemented.*conditional write .*use one"
+    with pytest.raises(StoreError, match=words) as caught:
+        store.check_writable()
+    assert not isinstance(caught.value, Unavailable) and fault.hits == 1
+
+
 def test_tries_again_are_for_what_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.storage.retry.PAUSES_S", (0.0, 0.0))
     calls: list[int] = []

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from arco_core.errors import StoreError
 from arco_core.samples import decode_images, encode_case
 from infra.datasets.shards import ShardWriter, open_shard
 from infra.storage import Store
@@ -74,3 +75,15 @@ def test_error_uploads_nothing_half_written(tmp_path: Path) -> None:
     with ShardWriter(store, "v", "labeled") as writer:
         pass
     assert writer.shards == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, the disk that is always full")
+def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    words = "cannot write a shard in the making to .*No space left on device; make space there, or set TMPDIR"
+    with (
+        pytest.raises(StoreError, match=words),
+        ShardWriter(Store(str(tmp_path)), "v", "unlabeled") as writer,
+    ):
+        writer._path = Path("/dev/full")
+        writer.add(case("a", 120))
+    assert writer.shards == [] and not Path(writer._workspace.name).exists()
