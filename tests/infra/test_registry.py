@@ -56,3 +56,30 @@ def test_nothing_to_go_back_to(registry: Registry) -> None:
     put(registry, "a", 0)
     with pytest.raises(DataError, match="no other model"):
         registry.rollback(None, "why")
+
+
+def test_a_release_that_was_written_before_this_process_died_is_its_own(registry: Registry) -> None:
+    put(registry, "a", 0)
+    two = put(registry, "b", 1, parent=1)
+    assert put(registry, "b", 1, parent=1, reason="told anew") == two
+    assert registry.promoted(parent=1, checkpoint="b.pt") == two
+    assert registry.promoted(parent=1, checkpoint="c.pt") is None
+    for other in ({"parent": 2}, {"checkpoint": "c.pt"}, {"dataset": "e"}):
+        with pytest.raises(ReleaseConflict):
+            put(registry, "b", 1, **{"parent": 1} | other)
+
+
+def test_a_models_ancestors_end_where_a_person_promoted(registry: Registry) -> None:
+    put(registry, "a", 0)
+    put(registry, "b", 1)  # by a person
+    put(registry, "c", 2, parent=2)
+    put(registry, "d", 3, parent=3)
+    registry.rollback(3, "d was bad")
+    put(registry, "e", 5, parent=5)
+    assert [release.number for release in registry.lineage(6)] == [6, 5, 3, 2]
+
+
+def test_scores_are_remembered(registry: Registry) -> None:
+    assert registry.scores(1) is None
+    registry.note_scores(1, {"dice": {"ring": {"p": 0.5}}})
+    assert registry.scores(1) == {"dice": {"ring": {"p": 0.5}}}

@@ -7,7 +7,7 @@ import pytest
 
 from arco_core.metrics import ClassScore
 from components.evaluate.scoring import CaseScore
-from components.retrain.judge import NEW, OLD, decide
+from components.retrain.judge import NEW, OLD, Earlier, decide
 
 
 def score(method: str, patient: str, dice: float, voxels: int = 10, name: str = "ring") -> CaseScore:
@@ -60,6 +60,23 @@ def test_one_class_that_is_worse_is_enough() -> None:
     assert not verdict.promote
     assert verdict.reason == "core: the difference may be as low as -0.1000"
     assert [row["passes"] for row in verdict.classes] == [True, False]
+
+
+def earlier(release: int, dice: float, patients: int = 6, name: str = "ring") -> Earlier:
+    return Earlier(release=release, scores={name: {f"p{number}": dice for number in range(patients)}})
+
+
+def test_what_nights_lose_does_not_add_up() -> None:
+    """Each within the margin of the last, and together not within that of the best."""
+    little = pairs([-0.01] * 6)
+    verdict = decide(little, margin=0.02, min_patients=5, earlier=[earlier(1, 0.72), earlier(2, 0.71)])
+    assert not verdict.promote
+    assert verdict.reason == "ring: the difference to release 1 may be as low as -0.0300"
+    (row,) = verdict.classes
+    assert (row["best_release"], row["best"]) == (1, pytest.approx(0.72))
+    for harmless in ([], [earlier(1, 0.70)], [earlier(1, 0.9, patients=5)], [earlier(1, 0.9, name="core")]):
+        assert decide(little, margin=0.02, min_patients=5, earlier=harmless).promote
+    assert verdict.scores[NEW]["ring"]["p0"] == pytest.approx(0.69)
 
 
 def test_patients_that_have_no_such_structure_do_not_count() -> None:
