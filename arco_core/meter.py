@@ -30,7 +30,7 @@ class Meter:
     def __init__(self, average: Callable[[Tensor], Tensor]) -> None:
         self._average = average
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._steps = self._timed = 0
         self._wait = self._paused = 0.0
         self._since = time.perf_counter()
 
@@ -40,6 +40,7 @@ class Meter:
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._steps += 1
+        self._timed += 1
 
     def report(self, step: int) -> Values:
         """Means a step since the last report; also `seconds` a step, and how many of them waited for data.
@@ -48,9 +49,10 @@ class Meter:
         """
         values = self._means(step)
         now = time.perf_counter()
-        values["seconds"] = (now - self._since - self._paused) / self._steps
-        values["data_wait"] = self._wait / self._steps
-        self._sums, self._steps, self._wait, self._paused, self._since = {}, 0, 0.0, 0.0, now
+        values["seconds"] = (now - self._since - self._paused) / self._timed
+        values["data_wait"] = self._wait / self._timed
+        self._sums, self._steps, self._timed = {}, 0, 0
+        self._wait, self._paused, self._since = 0.0, 0.0, now
         return values
 
     def check(self, step: int) -> None:
@@ -71,9 +73,10 @@ class Meter:
         return {"sums": dict(self._sums), "steps": self._steps}
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from the sums in `state`."""
+        """Continue from the sums in `state`. Their steps' times are not known: times are of steps since."""
         self._sums = {name: total.to(device) for name, total in state["sums"].items()}
-        self._steps = state["steps"]
+        self._steps, self._timed = state["steps"], 0
+        self._since = time.perf_counter()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

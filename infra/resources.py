@@ -75,25 +75,34 @@ def check_workers(run: RunConfig, backend: str, *, memory: int) -> str:
     address = os.environ.get("RAY_ADDRESS") if backend == "ray" else None
     machines = cluster(address) if address else [this_machine()]
     where = f"the Ray cluster at {address}" if address else "this machine"
-    workers = run.workers
+    least = run.least_workers
+    asked = f"run.{'min_workers' if least < run.workers else 'workers'} = {least}"
     gpus = sum(int(machine.gpus) for machine in machines)
-    gpu = run.device == "cuda" or (run.device == "auto" and gpus >= workers)
-    if gpu and gpus < workers:
+    gpu = run.device == "cuda" or (run.device == "auto" and gpus >= least)
+    if gpu and gpus < least:
         raise ConfigError(
-            f"run.device = 'cuda': run.workers = {workers} need a GPU each, {where} has {gpus}: "
-            "set run.workers or run.device."
+            f"run.device = 'cuda': {asked} need a GPU each, {where} has {gpus}: set that or run.device."
         )
     if not address:  # the embedded Ray gives every worker a place, and they share the cores
-        machines = [Machine(cpus=float(max(workers, 1)), gpus=m.gpus, memory=m.memory) for m in machines]
+        asked, least = f"run.workers = {run.workers}", min(run.workers, gpus) if gpu else run.workers
+        machines = [Machine(cpus=float(run.workers), gpus=m.gpus, memory=m.memory) for m in machines]
     places = sum(machine.places(gpu=gpu, memory=memory) for machine in machines)
-    if places < workers:
+    if places < least:
         raise ConfigError(
-            f"run.workers = {workers}: {where} has places for {places}, each a core, {gigabytes(memory)} "
-            f"of memory{' and a GPU' if gpu else ''}: set run.workers, or take more or larger machines."
+            f"{asked}: {where} has places for {places}, each a core, {gigabytes(memory)} of memory"
+            f"{' and a GPU' if gpu else ''}: lower that, or take more or larger machines."
         )
     cores = sum(int(machine.cpus) for machine in machines) if address else available_cores()
-    on, plural = "one GPU each" if gpu else f"{cores} cores", "s" * (workers > 1)
-    return f"{workers} worker{plural} ({backend}) on {where}, {on}; {gigabytes(memory)} each at least"
+    on = "one GPU each" if gpu else f"{cores} cores"
+    now = f", places for {places}" if places < run.workers else ""
+    return f"{_count(run)} ({backend}) on {where}, {on}{now}; {gigabytes(memory)} each at least"
+
+
+def _count(run: RunConfig) -> str:
+    """How many workers, in words."""
+    if run.least_workers < run.workers:
+        return f"{run.least_workers} to {run.workers} workers"
+    return f"{run.workers} worker{'s' * (run.workers > 1)}"
 
 
 def check_space(store: Store, needed: int) -> str:

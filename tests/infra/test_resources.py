@@ -39,11 +39,23 @@ def test_workers_on_a_cluster() -> None:
 
 
 @pytest.mark.usefixtures("two_nodes")
+def test_the_fewest_workers_have_to_fit() -> None:
+    """As Ray Train starts them: fewer than all, and on GPUs where there are enough for the fewest."""
+    line = check_workers(RunConfig(workers=8, min_workers=2, device="cpu"), "ray", memory=GIB)
+    assert line.startswith("2 to 8 workers (ray) on the Ray cluster at head:6379, 5 cores, places for 5;")
+    line = check_workers(RunConfig(workers=8, min_workers=1), "ray", memory=GIB)
+    assert "1 to 8 workers (ray)" in line and "one GPU each, places for 1" in line
+    assert "cores" in check_workers(RunConfig(workers=4, min_workers=2), "ray", memory=GIB)
+
+
+@pytest.mark.usefixtures("two_nodes")
 @pytest.mark.parametrize(
     ("run", "memory", "says"),
     [
         (RunConfig(workers=6, device="cpu"), GIB, "run.workers = 6: .* has places for 5"),
         (RunConfig(workers=4, device="cpu"), 4 * GIB, "run.workers = 4: .* has places for 3, .* 4.0 GiB"),
+        (RunConfig(workers=8, min_workers=6, device="cpu"), GIB, "run.min_workers = 6: .* places for 5"),
+        (RunConfig(workers=8, min_workers=2, device="cuda"), GIB, "run.min_workers = 2 need a GPU .* has 1"),
         (RunConfig(workers=2, device="cuda"), GIB, "run.device = 'cuda': run.workers = 2 .* has 1"),
     ],
 )
@@ -59,8 +71,9 @@ def test_here_workers_share_the_cores_but_not_the_memory(monkeypatch: pytest.Mon
     assert check_workers(RunConfig(workers=4), "ray", memory=GIB).startswith(
         "4 workers (ray) on this machine"
     )
-    with pytest.raises(ConfigError, match="places for 2"):
-        check_workers(RunConfig(workers=4), "ray", memory=3 * GIB)
+    for run in (RunConfig(workers=4), RunConfig(workers=4, min_workers=1)):  # here all of them start
+        with pytest.raises(ConfigError, match=r"run\.workers = 4: .* places for 2"):
+            check_workers(run, "ray", memory=3 * GIB)
 
 
 def test_space_in_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:

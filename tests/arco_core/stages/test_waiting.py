@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from arco_core.config.frameworks import FRAMEWORK_NAMES
 from arco_core.config.schema import SAMPLER_NAMES
 from arco_core.meter import Meter
 from arco_core.session import Session, make_optimizer
@@ -50,6 +51,11 @@ def test_no_sampler_waits(sampler: str) -> None:
 @pytest.mark.parametrize("mix", ["cutout", "classmix", "none"])
 def test_no_mix_waits(mix: str) -> None:
     check(small_stage("finetune", f"finetune.mix={mix}"), batch())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORK_NAMES)
+def test_no_framework_of_stage_one_waits(framework: str) -> None:
+    check(small_stage("pretrain", f"pretrain.framework={framework}"), batch())
 
 
 @pytest.mark.parametrize("name", STAGES)

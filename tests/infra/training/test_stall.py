@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from arco_core.training import Request
 from infra.checkpoints import read_checkpoint
 from infra.training import run_stage
 from infra.training.recorder import checkpoints_of
-from infra.training.watch import Pulse
+from infra.training.watch import Contact, Pulse
+from infra.training.worker import run_worker
 from tests.infra.training.jobs import make_job
 
 HANGS = """
@@ -52,6 +55,27 @@ def test_a_pulse_is_felt_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) 
     now[0] = 4.0
     pulse.beat()
     assert told == [8, 11, 11]
+
+
+def test_a_worker_is_heard_of_before_anything_may_hang(
+    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    contact = Contact(
+        report=lambda step, metrics: None,
+        warn=print,
+        alive=told.append,
+        request=lambda: Request.GO_ON,
+    )
+
+    def hangs(*arguments: object) -> None:
+        assert told == [0]
+        raise TimeoutError
+
+    monkeypatch.setattr("infra.training.worker.Recorder", hangs)
+    job = make_job(tiny_dataset, tmp_path, "supervised")
+    with pytest.raises(TimeoutError):
+        run_worker(job, rank=0, world=1, device=torch.device("cpu"), contact=contact)
 
 
 @pytest.mark.dist
