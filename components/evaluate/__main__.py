@@ -6,10 +6,10 @@ import argparse
 
 from rich.console import Console
 
-from arco_core.metrics import CONVENTIONS, TOLERANCE_MM
 from components.checks.steps import check_evaluation
 from components.command_line import add_check_option, add_result_option, exit_on_error
 from components.evaluate import evaluate, results_table
+from components.evaluate.options import add_scoring_options
 from components.launch import write_result
 from components.model_ref import add_model_option, parse_models
 
@@ -20,10 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", required=True, help="URL of the dataset version")
     parser.add_argument("--run", required=True, help="URL of the run folder")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
-    parser.add_argument("--convention", default="arco", choices=CONVENTIONS, help="of the metrics")
-    parser.add_argument(
-        "--tolerance-mm", type=float, default=TOLERANCE_MM, help="of the surface Dice; default %(default)s"
-    )
+    add_scoring_options(parser)
     add_model_option(parser)
     add_check_option(parser)
     add_result_option(parser)

@@ -61,7 +61,7 @@ def read_results(url: str) -> RunResults:
         StoreError: the folder cannot be read.
     """
     store = Store(url.removesuffix(f"/{SUMMARY}"))
-    summary = _read_summary(store)
+    summary = read_summary(store)
     cases, slices = store.join(CASES_PARQUET), store.join(SLICES)
     pictures = store.read_bytes(SLICES)
     return RunResults(
@@ -83,7 +83,8 @@ def read_variance(store: Store) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _read_summary(store: Store) -> dict[str, Any]:
+def read_summary(store: Store) -> dict[str, Any]:
+    """The `summary.json` of a run folder. Raises `DataError`: there is none, or another version's."""
     try:
         data = store.read_bytes(SUMMARY)
     except NotFound as error:

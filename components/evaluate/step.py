@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
+from arco_core.errors import DataError
 from arco_core.metrics import TOLERANCE_MM, Convention, check_tolerance
 from components.evaluate.comparison import compare_results
 from components.evaluate.report import REPORT, report_files
 from components.evaluate.results import (
     CASES,
     FORMAT,
+    SUMMARY,
     RunResults,
+    read_summary,
     read_variance,
     write_results,
     write_summary,
@@ -122,8 +125,43 @@ def evaluate(
     write_results(store, results, slices)
     for path, data in report.items():
         store.write_bytes(path, data)
+    write_summary(store, summary)
+    return _result(store, summary)
+
+
+def evaluated(
+    *,
+    dataset: str,
+    run: str,
+    models: Sequence[ModelRef],
+    split: str,
+    convention: Convention,
+    tolerance_mm: float,
+) -> EvaluationResult | None:
+    """What `evaluate` left in the run folder for these same arguments, by this same code; else None."""
+    store = Store(run)
+    try:
+        summary = read_summary(store)
+    except DataError:  # none, or one that has to be made anew
+        return None
+    trainings = summary["trainings"]
+    found = {(m, int(s)): t["checkpoint"] for m, seeds in trainings.items() for s, t in seeds.items()}
+    wanted = {
+        "dataset": Store(dataset).url,
+        "code": evaluation_code(),
+        "split": split,
+        "convention": convention,
+        "tolerance_mm": tolerance_mm,
+    }
+    same = all(summary[key] == value for key, value in wanted.items())
+    if not same or found != {(m.method, m.seed): m.checkpoint for m in models}:
+        return None
+    return _result(store, summary)
+
+
+def _result(store: Store, summary: dict[str, Any]) -> EvaluationResult:
     return EvaluationResult(
-        summary_url=write_summary(store, summary),
+        summary_url=store.join(SUMMARY),
         cases_url=store.join(CASES),
         report_url=store.join(REPORT),
         summary=summary,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from arco_core.config import ConfigError
+from arco_core.metrics import check_tolerance
 from components.checks.sweep import check_sweep
 from components.command_line import add_check_option, add_result_option, exit_on_error
 from components.compare import print_comparison
+from components.evaluate.options import add_scoring_options, scoring_of
 from components.launch import write_result
 from components.methods import METHODS
 from components.prepare import prepare
@@ -35,11 +37,12 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m compo
             sweep=config, dataset=dataset, run=run, trainings=options["trainings"],
             overrides=overrides, backend=options["backend"],
         )  # fmt: skip
+        check_tolerance(options["tolerance_mm"])  # before hours of training, not behind them
         if options["check"]:
             check_sweep(asked).finish()
             return
         record = sweep(asked)
-        evaluate_sweep(record, split=options["split"])
+        evaluate_sweep(record, split=options["split"], scoring=scoring_of(options))
         print_comparison(report_sweep(record))
         write_result(options["result"], record.run)
     if record.failures and not options["report_failures"]:
@@ -94,6 +97,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--backend", choices=backend_names(), default="ray")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
+    add_scoring_options(parser)
     parser.add_argument(
         "--report-failures", action="store_true",
         help="exit with 0 though trials failed: the report says so",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from components.evaluate.options import DEFAULT_SCORING, Scoring, scoring_arguments
 from components.launch import RAYJOB, StepCommand, repeated, run_as_ray_job
 from components.sweep.report import evaluate_sweep
 from components.sweep.settings import SweepConfig
@@ -21,6 +22,7 @@ def sweep_on(
     dataset: str,
     run: str,
     overrides: Sequence[str] = (),
+    scoring: Scoring = DEFAULT_SCORING,
     cluster: Sequence[str] = (),
 ) -> str:
     """Train and evaluate a sweep beside the trainings of the run `run`, and return the URL of its folder.
@@ -37,11 +39,12 @@ def sweep_on(
             *("--dataset", dataset, "--run", folder, "--trainings", run, "--report-failures"),
             *("--labeled", *labeled, "--methods", *config.methods, "--seeds", *map(str, config.seeds)),
             *("--preset", str(config.preset), *repeated("--set", overrides)),
+            *scoring_arguments(scoring),
         ]
         command = StepCommand(step="sweep", arguments=tuple(arguments), home=run, cluster=tuple(cluster))
         return run_as_ray_job(command)
     options = SweepOptions(
         sweep=config, dataset=dataset, run=folder, trainings=run, overrides=overrides, backend=backend
     )
-    evaluate_sweep(sweep(options))
+    evaluate_sweep(sweep(options), scoring=scoring)
     return folder

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from arco_core.errors import TrainingError
 from components.compare import ComparisonResult, compare
-from components.evaluate import EvaluationResult, evaluate
+from components.evaluate import EvaluationResult, evaluate, evaluated
+from components.evaluate.options import DEFAULT_SCORING, Scoring
 from components.sweep.record import SweepRecord
 
 
-def evaluate_sweep(record: SweepRecord, *, split: str = "validation") -> list[EvaluationResult]:
+def evaluate_sweep(
+    record: SweepRecord, *, split: str = "validation", scoring: Scoring = DEFAULT_SCORING
+) -> list[EvaluationResult]:
     """Evaluate the trials that are done, each amount of labels into `<run>/labeled-<patients>`.
+
+    An amount whose trials were evaluated before, by this code and in this way, is not evaluated again.
 
     Raises as `components.evaluate.evaluate`, and `TrainingError` where no trial is done.
     """
@@ -17,15 +22,14 @@ def evaluate_sweep(record: SweepRecord, *, split: str = "validation") -> list[Ev
         raise TrainingError(
             f"{record.run}: no trial is done, so there is nothing to evaluate:\n" + "\n".join(record.notes)
         )
-    return [
-        evaluate(
-            dataset=record.dataset,
-            run=record.evaluation(labeled),
-            models=record.models(labeled),
-            split=split,
+    results = []
+    for labeled in record.amounts:
+        run, models = record.evaluation(labeled), record.models(labeled)
+        found = evaluated(dataset=record.dataset, run=run, models=models, split=split, **scoring)
+        results.append(
+            found or evaluate(dataset=record.dataset, run=run, models=models, split=split, **scoring)
         )
-        for labeled in record.amounts
-    ]
+    return results
 
 
 def report_sweep(record: SweepRecord) -> ComparisonResult:

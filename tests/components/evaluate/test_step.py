@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from arco_core.errors import DataError, StoreError
-from components.evaluate import evaluate, scoring
+from components.evaluate import evaluate, evaluated, scoring, step
 from components.evaluate.__main__ import main
 from components.evaluate.case_table import read_cases
 from components.evaluate.scoring import TrainedModel, load_models, score_models
@@ -99,6 +100,26 @@ def test_without_validation_there_is_no_best(
     assert {m.checkpoints for m in models} == {("last",)}
     result = evaluate(dataset=trained_run.dataset, run=str(trained_run.run), models=trained_run.models)
     assert result.summary["best_checkpoints"] is None
+
+
+def test_an_evaluation_is_found_again_only_for_the_same_models_scored_in_the_same_way(
+    trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {
+        "dataset": trained_run.dataset, "run": str(trained_run.run), "models": trained_run.models,
+        "split": "validation", "convention": "arco", "tolerance_mm": 2.0,
+    }  # fmt: skip
+    made = evaluate(**asked)
+    found = evaluated(**asked)
+    assert found is not None and found.summary == json.loads(json.dumps(made.summary))
+    assert found.report_url == made.report_url
+    for change in (
+        {"models": trained_run.models[1:]}, {"split": "test"}, {"convention": "released"},
+        {"tolerance_mm": 1.0}, {"run": f"{trained_run.run}/none"}, {"dataset": f"{trained_run.dataset}0"},
+    ):  # fmt: skip
+        assert evaluated(**asked | change) is None
+    monkeypatch.setattr(step, "evaluation_code", lambda: "other")
+    assert evaluated(**asked) is None
 
 
 def test_evaluation_writes_summary_cases_and_report(trained_run: TrainedRun) -> None:
