@@ -86,21 +86,13 @@ def write_record(run: str, dataset: str, grid: Grid, agenda: Agenda) -> SweepRec
     return SweepRecord(run, values)
 
 
-def read_record(run: str) -> SweepRecord:
-    """The record of the sweep in the folder `run`; `run` may also be the record's own URL.
+def find_record(run: str) -> SweepRecord | None:
+    """The record of the sweep in the folder `run`, or None; `run` may also be the record's own URL.
 
     Raises:
-        DataError: there is none, or another version of ARCO wrote it.
+        DataError: another version of ARCO wrote it.
         StoreError: it cannot be read.
     """
-    found = find_record(run)
-    if found is None:
-        raise DataError(f"{run} is no sweep: it has no {RECORD}; run the sweep first.")
-    return found
-
-
-def find_record(run: str) -> SweepRecord | None:
-    """As `read_record`, and None where there is none."""
     if run.endswith(f"/{SUMMARY}"):  # of one evaluation
         return None
     store = Store(run.removesuffix(f"/{RECORD}"))

@@ -112,10 +112,10 @@ class Agenda:
                 return None
             task = replace(task, job=replace(task.job, init_checkpoint=before.result.checkpoint_url))
         result = finished(task.job)
-        if result is not None:
-            self._leave(task, "done", result=result)
-        elif task.job.digest in self._stopped:
+        if task.job.digest in self._stopped:
             self._leave(task, "stopped", self._stopped[task.job.digest])
+        elif result is not None:
+            self._leave(task, "done", result=result)
         else:
             return task
         return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arco_core.errors import ArcoError, TrainingError
+from arco_core.errors import TrainingError
+from infra.signals import Interrupted
 from infra.training import BACKENDS, run_stage
 from infra.tuning.agenda import Agenda
 
@@ -14,7 +15,7 @@ class Places:
     """How tasks share the machines."""
 
     concurrent: int | None = None
-    """Trainings at a time; None is as many as the cores, or the cluster's CPUs, have workers for."""
+    """Trainings at a time; None is as many as the cores, or the cluster's CPUs and GPUs, have workers for."""
     retries: int = 1
     """Further attempts at a training that failed, each from its last checkpoint."""
     grace: float | None = None
@@ -52,10 +53,13 @@ def _run_in_turn(agenda: Agenda, places: Places) -> None:
         for attempt in range(1, places.retries + 2):
             try:
                 result = run_stage(task.job, "in-process")
-            except ArcoError as error:
-                print(f"{task.name}: attempt {attempt} failed: {error}", flush=True)
+            except Interrupted:
+                raise
+            except Exception as error:  # out of memory, or whatever else: other trainings may fare better
+                reason = str(error) or type(error).__name__
+                print(f"{task.name}: attempt {attempt} failed: {reason}", flush=True)
                 if attempt > places.retries:
-                    agenda.end(task.name, "failed", attempts=attempt, reason=str(error))
+                    agenda.end(task.name, "failed", attempts=attempt, reason=reason)
             else:
                 agenda.end(task.name, "done", attempts=attempt, result=result)
                 break

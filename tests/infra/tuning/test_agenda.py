@@ -85,6 +85,16 @@ def test_what_was_done_or_stopped_before_is_not_trained_again(
     assert plan.outcomes["baseline"].reason == "Dice 0.2"
 
 
+def test_what_was_stopped_stays_so_though_it_was_trained_to_its_end_elsewhere(
+    tasks: list[Task], done_before: dict[str, StageResult]
+) -> None:
+    baseline = tasks[3]
+    done_before[baseline.job.digest] = result_of("baseline")
+    plan = Agenda([baseline], stopped={baseline.job.digest: "Dice 0.2"}, on_outcome=lambda outcome: None)
+    plan.settle()
+    assert plan.outcomes["baseline"].state == "stopped"
+
+
 def test_a_checkpoint_of_another_stage_one_is_another_training(
     tasks: list[Task], done_before: dict[str, StageResult]
 ) -> None:
