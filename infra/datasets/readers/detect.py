@@ -12,12 +12,15 @@ from functools import cache
 from arco_core.errors import DataError
 from infra.datasets import readers
 from infra.datasets.readers.base import RawDataset, RawFolder, Reader
+from infra.datasets.readers.leftovers import note_leftovers
 from infra.datasets.readers.listing import list_folder
 from infra.storage import Store
 
 UNLABELED = "imagesUn"
 """A subfolder of scans without annotations, in any format that needs none, beside scans of every format."""
-_NOT_READERS = {"base", "description", "detect", "listing", "pairs"}
+_LISTED = ("imagesTr", "labelsTr", "labelsTs", UNLABELED)
+"""Subfolders that hold nothing but scans."""
+_NOT_READERS = {"base", "description", "detect", "leftovers", "listing", "pairs"}
 _SPACING_NOTE = "the scans do not say how large a voxel is: it counts as 1 mm, so figures in mm are in voxels"
 
 
@@ -34,11 +37,12 @@ def read_raw(source: Store, files: Iterable[str] | None = None) -> RawDataset:
         return _checked(_read_generic(folder, folder.paths), folder)
     reader = _reader_of(folder, RawFolder(source, tuple(main)))
     dataset = reader.read(folder)
-    used = {path for case in dataset.cases for path in case.image_paths}
-    rest = [path for path in folder.below(UNLABELED) if path not in used]
-    if rest and not reader.generic:
-        added = _read_generic(folder, rest)
-        cases = sorted((*dataset.cases, *added.cases), key=lambda case: case.case_id)
+    unlabeled, used = folder.below(UNLABELED), {p for case in dataset.cases for p in case.image_paths}
+    rest = [path for path in unlabeled if path not in used]
+    if not reader.generic and rest:
+        some_taken = len(rest) < len(unlabeled)
+        added = () if some_taken and not _generic_readers(folder, rest) else _read_generic(folder, rest).cases
+        cases = sorted((*dataset.cases, *added), key=lambda case: case.case_id)
         dataset = dataclasses.replace(dataset, cases=tuple(cases))
     return _checked(dataset, folder)
 
@@ -77,10 +81,15 @@ def _reader_of(folder: RawFolder, main: RawFolder) -> Reader:
     raise DataError(f"{folder.url} holds {found}; the layouts are:\n{known}")
 
 
+def _generic_readers(folder: RawFolder, paths: Sequence[str]) -> list[Reader]:
+    part = RawFolder(folder.store, tuple(paths), UNLABELED)
+    return [reader for reader in all_readers() if reader.generic and reader.detect(part)]
+
+
 def _read_generic(folder: RawFolder, paths: Sequence[str]) -> RawDataset:
     """The scans in `paths`, of every generic format."""
     part = RawFolder(folder.store, tuple(paths), UNLABELED)
-    found = [reader.read(part) for reader in all_readers() if reader.generic and reader.detect(part)]
+    found = [reader.read(part) for reader in _generic_readers(folder, paths)]
     cases = sorted((case for dataset in found for case in dataset.cases), key=lambda case: case.case_id)
     if not cases:
         raise DataError(
@@ -99,6 +108,7 @@ def _checked(dataset: RawDataset, folder: RawFolder) -> RawDataset:
         raise DataError(
             f"{folder.url} holds no scans to train on: the challenge's own test scans are left alone"
         )
+    notes = dataset.notes + note_leftovers(dataset, folder, _LISTED)
     if not dataset.spacing_known:
-        return dataclasses.replace(dataset, notes=(*dataset.notes, _SPACING_NOTE))
-    return dataset
+        notes += (_SPACING_NOTE,)
+    return dataclasses.replace(dataset, notes=notes)

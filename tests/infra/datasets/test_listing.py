@@ -59,6 +59,22 @@ def test_a_folder_that_is_not_there(raw: Path) -> None:
         read_raw(Store(str(raw / "dataset.json")))
 
 
+def test_files_that_are_no_scans_by_their_names_are_told(raw: Path) -> None:
+    """A label map with a mistyped ending leaves its scan unlabelled, and an unlabelled scan vanishes."""
+    assert read_raw(Store(str(raw))).notes == ()
+    (raw / "labelsTr" / "case_000.nii.gz").rename(raw / "labelsTr" / "case_000.NII.GZ")
+    (raw / "labelsTr" / "case_001.nii.gz").rename(raw / "labelsTr" / "case_001.nii.gz.part")
+    (raw / "labelsTr" / "notes").touch()
+    (raw / "imagesUn" / "case_004.nii.gz").rename(raw / "imagesUn" / "case_004.mha")
+    dataset = read_raw(Store(str(raw)))
+    assert dataset.notes == (
+        "labelsTr/ has files that no case takes (1 .NII.GZ, 1 .part, 1 without ending), "
+        "such as labelsTr/case_000.NII.GZ",
+        "imagesUn/ has files that no case takes (1 .mha), such as imagesUn/case_004.mha",
+    )
+    assert sum(case.annotation is not None for case in dataset.cases) == 2
+
+
 def test_names_with_spaces_and_letters_of_all_languages(raw: Path, tmp_path: Path) -> None:
     names = ["Müller 1", "患者 二", "пациент", "a'b\"c#d%20?e"]
     for number, name in enumerate(names):
