@@ -7,6 +7,7 @@ whose and which it is is copied from the series (by highdicom, as the standard's
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -100,8 +101,17 @@ def _sorted_slices(slices: list[Any]) -> list[Any]:
     return sorted(slices, key=lambda s: float(np.dot([float(v) for v in s.ImagePositionPatient], normal)))
 
 
+def structure_code(name: str) -> str:
+    """The code of a structure: the same for the same name, whatever the dataset and the order of its classes.
+
+    At most 16 characters, as DICOM wants of a code value: the start of the name, and a part of its sha256.
+    """
+    start = re.sub("[^A-Z0-9]", "", name.upper())[:9]
+    return f"{start}-{sha256(name.encode())[:6].upper()}"
+
+
 def _segment(hd: Any, number: int, name: str, model_version: str) -> Any:
-    structure = hd.sr.CodedConcept(value=f"CLASS-{number}", scheme_designator=_SCHEME, meaning=name[:64])
+    structure = hd.sr.CodedConcept(value=structure_code(name), scheme_designator=_SCHEME, meaning=name[:64])
     anatomy = hd.sr.CodedConcept(value="123037004", scheme_designator="SCT", meaning="Anatomical Structure")
     return hd.seg.SegmentDescription(
         segment_number=number,

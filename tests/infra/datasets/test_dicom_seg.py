@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from arco_core.errors import DataError
 from infra.datasets.dicom import DicomSeries
-from infra.datasets.dicom_seg import encode_segmentation
+from infra.datasets.dicom_seg import encode_segmentation, structure_code
 from infra.storage import Store
 from tests.infra.datasets.raw_files import SHAPE, dicom_series, scan, write_dicom
 
@@ -91,6 +91,29 @@ def test_the_same_mask_has_the_same_identifiers(tmp_path: Path) -> None:
         for m in (mask(), mask(), other)
     ]
     assert uids[0] == uids[1] != uids[2]
+
+
+def test_a_structure_has_the_same_code_in_every_dataset(tmp_path: Path) -> None:
+    series, raw = write_series(tmp_path), Store(str(tmp_path))
+    codes: list[dict[str, str]] = []
+    for classes in (CLASSES, ("background", "myocardium", "liver")):
+        found = pydicom.dcmread(
+            io.BytesIO(encode_segmentation(raw, series, mask(), classes, model_version="abc"))
+        )
+        types = [s.SegmentedPropertyTypeCodeSequence[0] for s in found.SegmentSequence]
+        assert {t.CodingSchemeDesignator for t in types} == {"99ARCO"}
+        codes.append({t.CodeMeaning: t.CodeValue for t in types})
+    assert codes[0]["myocardium"] == codes[1]["myocardium"]
+    assert len({*codes[0].values(), *codes[1].values()}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["left ventricle", "left-ventricle", "left ventricular wall", "肝臓", "a" * 99]
+)
+def test_codes_of_different_names_differ_and_fit(name: str) -> None:
+    code = structure_code(name)
+    assert len(code) <= 16 and code.isascii()
+    assert code != structure_code(f"{name}s")
 
 
 def test_a_mask_of_background_alone(tmp_path: Path) -> None:
