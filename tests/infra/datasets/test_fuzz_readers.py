@@ -6,6 +6,7 @@ them. A file that breaks a decoder goes there.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from arco_core.errors import DataError
 from infra.datasets.dicom import DicomSeries
@@ -32,6 +34,8 @@ from infra.datasets.readers.la_hdf5 import READER as LA_HDF5
 from infra.datasets.readers.msd import READER as MSD
 from infra.datasets.volume import Volume
 from infra.storage import Store
+
+from .raw_files import dicom_series, scan
 
 CORPUS = Path(__file__).parent / "corpus"
 LARGEST = 32 * 2**20
@@ -97,7 +101,10 @@ def corpus(kind: str) -> Iterator[bytes]:
 @st.composite
 def changed(draw: st.DrawFn, kind: str) -> bytes:
     """A file of the corpus with a few bytes overwritten, removed or inserted, inside its gzip or outside."""
-    data = draw(st.sampled_from(list(corpus(kind))))
+    return damaged(draw, draw(st.sampled_from(list(corpus(kind)))))
+
+
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     packed = data.startswith(b"\x1f\x8b") and draw(st.booleans())
     content = bytearray(gzip.decompress(data) if packed else data)
     for _ in range(draw(st.integers(1, 4))):
@@ -130,6 +137,77 @@ def test_any_bytes(kind: str, data: bytes) -> None:
     magic = {"nifti": b"\x5c\x01\0\0", "nrrd": b"NRRD0004\n", "hdf5": b"\x89HDF\r\n\x1a\n"}
     for content in (data, magic.get(kind, bytes(128) + b"DICM") + data):
         decode(kind, content)
+
+
+class Files(Store):
+    """A store with these files."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        super().__init__("/nowhere")
+        self.files = files
+
+    def read_bytes(self, path: str) -> bytes:
+        return self.files[int(path)]
+
+
+def series_files(slices: list[Dataset]) -> list[bytes]:
+    files = []
+    for item in slices:
+        sink = io.BytesIO()
+        item.save_as(sink, enforce_file_format=True)
+        files.append(sink.getvalue())
+    return files
+
+
+def decode_series(files: list[bytes]) -> Volume | None:
+    """The volume of a series of `files`; whatever is neither that nor refused fails the test."""
+    paths = tuple(str(number) for number in range(len(files)))
+    try:
+        volume = DicomSeries(paths).load(Files(files))
+    except DataError as error:
+        assert "SECRET" not in str(error)
+        return None
+    assert volume.voxels.ndim == 3 and volume.voxels.shape[2] == len(files)
+    assert np.isfinite(volume.affine).all() and abs(np.linalg.det(volume.affine)) > 0
+    return volume
+
+
+SLICES = dicom_series(scan(0)[0][:6, :5])
+SERIES = series_files(SLICES)
+
+
+def test_series_of_the_fuzzer_is_read() -> None:
+    assert decode_series(SERIES[::-1]) is not None
+
+
+@given(data=st.data())
+@fuzz
+def test_changed_series(data: st.DataObject) -> None:
+    """Slices lost, doubled, out of order and damaged."""
+    files = data.draw(st.lists(st.sampled_from(SERIES), min_size=1, max_size=6))
+    files = data.draw(st.just(files) | st.permutations(SERIES))
+    number = data.draw(st.integers(0, len(files) - 1))
+    files[number] = data.draw(st.composite(lambda draw: damaged(draw, files[number]))())
+    decode_series(files)
+
+
+NUMBERS = st.floats() | st.sampled_from([0.0, 1.0, -8.0, 1e-30, 1e30, 1e300]) | st.integers(-50, 50)
+GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "SliceThickness": 1,
+            "RescaleSlope": 1, "RescaleIntercept": 1, "Rows": 1, "Columns": 1}  # fmt: skip
+
+
+@given(data=st.data())
+@fuzz
+def test_series_with_any_geometry(data: st.DataObject) -> None:
+    """Numbers of any size, not a number among them, in one slice or in all of them."""
+    slices = [copy.deepcopy(item) for item in SLICES[: data.draw(st.integers(1, 4))]]
+    for name in data.draw(st.sets(st.sampled_from(sorted(GEOMETRY)), min_size=1, max_size=3)):
+        whole = name in ("Rows", "Columns")
+        number = st.integers(0, 2**16 - 1) if whole else NUMBERS.map(lambda v: f"{float(v):.9g}")
+        values = data.draw(st.lists(number, min_size=GEOMETRY[name], max_size=GEOMETRY[name]))
+        for item in slices if data.draw(st.booleans()) else slices[-1:]:
+            setattr(item, name, values if len(values) > 1 else values[0])
+    decode_series(series_files(slices))
 
 
 JSON = st.recursive(
