@@ -17,6 +17,7 @@ from arco_core.config import ConfigError
 from arco_core.errors import TrainingError
 from components.image import IMAGE
 from infra.attempts import claim_attempt
+from infra.heartbeat import beating
 from infra.kuberay import (
     RayClusterSettings,
     RayJobSpec,
@@ -58,7 +59,8 @@ def run_step(command: StepCommand, backend: str, here: Callable[[], str]) -> str
 def run_as_ray_job(command: StepCommand) -> str:
     """Run a step as a RayJob, and return the URL that it made.
 
-    A step that is started again within a pipeline run finds its job, or what the job made.
+    A step that is started again within a pipeline run finds its job, or what the job made. A job that no step
+    waits for any more ends by itself, see `infra.heartbeat`.
 
     Raises:
         ConfigError: this is no pod of a pipeline, or an impossible cluster.
@@ -73,20 +75,22 @@ def run_as_ray_job(command: StepCommand) -> str:
     path = f"jobs/{run_id}/{command.step}-{digest}.json"
     if (made := _result(home, path)) is not None:
         return made
-    program = (sys.executable, "-m", f"components.{command.step}")
+    beat = f"jobs/{run_id}/{command.step}-{digest}.beat"
+    attended = (sys.executable, "-m", "components.attended", home.url, beat)
     spec = RayJobSpec(
         run_id=run_id,
         step=command.step,
-        command=(*program, *command.arguments, "--result", home.join(path)),
+        command=(*attended, f"components.{command.step}", *command.arguments, "--result", home.join(path)),
         image=IMAGE,
         cluster=settings,
     )
-    run_ray_job(
-        spec,
-        namespace=_namespace(settings),
-        claim_attempt=lambda: claim_attempt(home, f"attempts/{command.step}"),
-        show=_show,
-    )
+    with beating(home, beat):
+        run_ray_job(
+            spec,
+            namespace=_namespace(settings),
+            claim_attempt=lambda: claim_attempt(home, f"attempts/{command.step}"),
+            show=_show,
+        )
     made = _result(home, path)
     if made is None:
         raise TrainingError(f"the job of {command.step} ended well, but left no {home.join(path)}")

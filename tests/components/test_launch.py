@@ -20,6 +20,7 @@ from components.prepare.step import prepare_on
 from components.training_options import TrainingOptions, train
 from infra.kuberay import RayJobFailed, RayJobSpec, delete_run_jobs, run_ray_job
 from infra.kuberay.manifest import ATTEMPT_ANNOTATION, ray_job
+from infra.storage import Store
 from tests.conftest import TINY_SETTINGS
 from tests.infra.kuberay.api_server import NAMESPACE, PIPELINE, ApiServer
 from tests.infra.kuberay.client import QUICK, client_of
@@ -67,8 +68,9 @@ def doing(server: ApiServer, commands: list[list[str]]) -> Callable[[JobHandle],
         (name,) = server.rayjobs.names()
         command = program(server.rayjobs.get(name))
         commands.append(command)
-        _, dash_m, module, *arguments = command
-        assert dash_m == "-m"
+        _, dash_m, attended, home, beat, module, *arguments = command
+        assert (dash_m, attended) == ("-m", "components.attended")
+        assert Store(home).exists(beat)
         here = ["--no-ray"] if module == "components.prepare" else ["--backend", "in-process"]
         import_module(f"{module}.__main__").main([*arguments, *here])
         succeed(job)
