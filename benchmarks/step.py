@@ -5,6 +5,7 @@
 
 Each variant runs in a process of its own, so that its peak memory is its own; the contrastive term (from
 pyramids to gradients of pyramids and heads) and the whole step are timed; medians and ratios are printed.
+`sampler_ratio` is the sampler's call for all queries of a step over one convolution of 16 to 16 channels.
 Precision and compilation are those of the networks' passes, in every variant.
 """
 
@@ -34,6 +35,7 @@ from benchmarks.timing import median_seconds, peak_mebibytes, waits
 
 CLASSES = 4
 VARIANTS = ("sampled", "floor", "dense")
+QUICK_REPEATS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,9 @@ def build(variant: str, setting: Setting) -> FinetuneStage:
     return stage.to(device).train()
 
 
-def time_step(stage: Stage, batch: dict[str, Tensor], repeats: int) -> tuple[float, int]:
+def time_step(
+    stage: Stage, batch: dict[str, Tensor], repeats: int, *, warm_up: bool = True
+) -> tuple[float, int]:
     """Forward, backward, optimiser and teacher update: seconds, and how often the host waits for a GPU."""
     device = batch["labeled_image"].device
     optimizer = make_optimizer(stage, stage.config.optimizer)
@@ -101,11 +105,13 @@ def time_step(stage: Stage, batch: dict[str, Tensor], repeats: int) -> tuple[flo
         session.descend(metrics["loss"], 0.01)
         stage.after_step()
 
-    seconds = median_seconds(action, repeats, device)
+    seconds = median_seconds(action, repeats, device, warm_up=warm_up)
     return seconds, waits(action, device)
 
 
-def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> float:
+def time_contrast(
+    stage: FinetuneStage, batch: dict[str, Tensor], repeats: int, *, warm_up: bool = True
+) -> float:
     """From given pyramids to the loss and the gradients of the student's pyramid and head."""
     images = torch.cat([batch["labeled_image"], batch["unlabeled_image"]])
     labels = batch["labeled_label"].long().repeat(2, 1, 1)
@@ -131,7 +137,31 @@ def time_contrast(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) 
         return stage.dense_contrast(maps, teacher, labels, confidence, probability)
 
     loss = dense if isinstance(stage, DenseStage) else sampled
-    return median_seconds(lambda: loss().backward(), repeats, images.device)
+    return median_seconds(lambda: loss().backward(), repeats, images.device, warm_up=warm_up)
+
+
+def time_sampler(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> dict[str, float]:
+    """A sampler's call for the queries of all classes, and a convolution of 16 to 16 channels, in seconds.
+
+    The convolution is that of the finest level, of as many images, forwards only and in float32.
+    """
+    labels = batch["labeled_label"].repeat(2, 1, 1)
+    mask = labels == torch.arange(CLASSES, device=labels.device).view(-1, 1, 1, 1)
+    generator = torch.Generator(labels.device).manual_seed(0)
+    convolution = torch.nn.Conv2d(16, 16, 3, padding=1)
+    maps = torch.rand(len(labels), 16, *labels.shape[1:])
+    convolution, maps = (x.to(labels.device, memory_format=torch.channels_last) for x in (convolution, maps))
+
+    @torch.no_grad()
+    def convolve() -> Tensor:
+        return convolution(maps)
+
+    contrast = stage.contrast
+    actions = {
+        "sampler": lambda: contrast.sampler.pixels(mask, contrast.queries, generator),
+        "convolution": convolve,
+    }
+    return {name: median_seconds(action, 5 * repeats, labels.device) for name, action in actions.items()}
 
 
 def time_floor(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> float:
@@ -150,16 +180,20 @@ def time_floor(stage: FinetuneStage, batch: dict[str, Tensor], repeats: int) -> 
 
 
 def measure(variant: str, setting: Setting) -> dict[str, float]:
-    """Times in seconds and, for whole steps, peak memory in MiB."""
-    device = torch.device(setting.device)
-    repeats = max(1, setting.repeats // 3) if variant == "dense" else setting.repeats
+    """Times in seconds and, for whole steps, peak memory in MiB.
+
+    The dense form, whose calls take seconds, is called less often, and with `--quick` without a warm-up.
+    """
+    device, dense = torch.device(setting.device), variant == "dense"
+    repeats = max(1, setting.repeats // 3) if dense else setting.repeats
+    warm_up = not dense or setting.repeats > QUICK_REPEATS
     stage, data = build(variant, setting), make_batch(setting.batch, setting.size, device)
     if variant == "floor":
         return {"step": time_floor(stage, data, repeats)}
-    step, waited = time_step(stage, data, repeats)
-    memory = peak_mebibytes(device)
-    contrast = time_contrast(stage, data, repeats)
-    return {"step": step, "memory": memory, "contrast": contrast, "waits": waited}
+    step, waited = time_step(stage, data, repeats, warm_up=warm_up)
+    result = {"step": step, "memory": peak_mebibytes(device), "waits": waited}
+    result["contrast"] = time_contrast(stage, data, repeats, warm_up=warm_up)
+    return result if dense else result | time_sampler(stage, data, repeats)
 
 
 def run_all(setting: Setting) -> dict[str, Any]:
@@ -179,6 +213,7 @@ def run_all(setting: Setting) -> dict[str, Any]:
         "memory_ratio": dense["memory"] / ours["memory"],
         "floor_ratio": ours["step"] / floor["step"],
         "unet_share": floor["step"] / ours["step"],
+        "sampler_ratio": ours["sampler"] / ours["convolution"],
         "images_per_second": 2 * setting.batch / ours["step"],
         "waits": ours["waits"],
         **asdict(setting),
@@ -197,7 +232,15 @@ def show(result: dict[str, Any]) -> None:
     for variant, row in result["results"].items():
         cells = "".join(f"{row[k]:12.4f}" if k in row else f"{'':12}" for k in ("contrast", "step"))
         print(f"{variant:10}{cells}" + (f"{row['memory']:12.0f}" if "memory" in row else ""))
-    for key in ("contrast_speedup", "step_speedup", "memory_ratio", "floor_ratio", "unet_share"):
+    ratios = (
+        "contrast_speedup",
+        "step_speedup",
+        "memory_ratio",
+        "floor_ratio",
+        "unet_share",
+        "sampler_ratio",
+    )
+    for key in ratios:
         print(f"{key:18}{result[key]:9.2f}")
     print(f"{'images_per_second':18}{result['images_per_second']:9.1f}")
     if result["gpu"]:
@@ -224,7 +267,7 @@ def parse() -> tuple[Setting, argparse.Namespace]:
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here; leave it out to measure on the CPU")
-    repeats = 30 if args.device == "cuda" else 3 if args.quick else 5
+    repeats = 30 if args.device == "cuda" else QUICK_REPEATS if args.quick else 5
     setting = Setting(
         batch=args.batch or (2 if args.quick else 4),
         size=args.size or (128 if args.quick else 256),

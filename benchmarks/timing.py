@@ -15,12 +15,14 @@ _WARM_UP = {"cpu": 1, "cuda": 5}
 """Unmeasured calls before: on a GPU kernels are chosen, compiled and cached in the first ones."""
 
 
-def median_seconds(action: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of `action`, after a warm-up.
+def median_seconds(
+    action: Callable[[], object], repeats: int, device: torch.device, *, warm_up: bool = True
+) -> float:
+    """Median time of `action`, after a warm-up unless told otherwise.
 
     On a GPU from event to event, without waiting in between: what the device is busy or waits for the host.
     """
-    for _ in range(_WARM_UP[device.type]):
+    for _ in range(_WARM_UP[device.type] if warm_up else 0):
         action()
     if device.type == "cuda":
         return _median_on_gpu(action, repeats)

@@ -30,6 +30,7 @@ def test_each_variant_runs(variant: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert result["step"] > 0
     if variant != "floor":
         assert result["contrast"] > 0 and result["memory"] > 0 and result["waits"] == 0
+    assert ({"sampler", "convolution"} <= result.keys()) == (variant == "sampled")
 
 
 @pytest.mark.gpu
@@ -44,7 +45,14 @@ def test_on_a_gpu_the_host_never_waits(precision: str) -> None:
 
 def test_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {
-        "sampled": {"step": 0.5, "memory": 100.0, "contrast": 0.1, "waits": 0},
+        "sampled": {
+            "step": 0.5,
+            "memory": 100.0,
+            "contrast": 0.1,
+            "waits": 0,
+            "sampler": 0.01,
+            "convolution": 0.05,
+        },
         "floor": {"step": 0.4},
         "dense": {"step": 2.0, "memory": 300.0, "contrast": 1.5, "waits": 0},
     }
@@ -61,3 +69,4 @@ def test_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result["step_speedup"], result["memory_ratio"]) == (4.0, 3.0)
     assert (result["floor_ratio"], result["unet_share"]) == (1.25, 0.8)
     assert result["images_per_second"] == 4.0
+    assert result["sampler_ratio"] == pytest.approx(0.2)

@@ -71,11 +71,19 @@ def test_on_a_cpu_nothing_changes(precision: str) -> None:
     assert losses[0] == losses[1]
 
 
-def test_on_a_gpu_the_configuration_is_followed() -> None:
-    cuda = torch.device("cuda")
-    assert Passes.on(cuda, RunConfig(precision="bf16")).dtype is torch.bfloat16
-    assert Passes.on(cuda, RunConfig(precision="fp16")).dtype is torch.float16
-    assert Passes.on(cuda, RunConfig()).dtype is torch.float32
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+@pytest.mark.parametrize("compile", [False, True])
+def test_on_a_gpu_precision_and_compilation_are_the_configured_ones(
+    precision: str, dtype: torch.dtype, compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needs no GPU: which passes are made is settled before the first one."""
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
+    passes = Passes.on(torch.device("cuda"), RunConfig(precision=precision, compile=compile))
+    assert passes.dtype is dtype and len(compiled) == compile
+    assert passes.scaler(torch.device("cpu")).is_enabled() == (precision == "fp16")
 
 
 @pytest.mark.parametrize("name", STAGES)

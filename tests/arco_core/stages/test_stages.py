@@ -200,11 +200,18 @@ def test_banks_fill_in_binary_tasks() -> None:
 
 
 def test_a_class_absent_from_the_batch_takes_no_part() -> None:
+    """Classes 1 and 3 of five: no queries, no keys, and an L_contrast of the others."""
     stage = build_stage("finetune", small_config(), channels=1, classes=5)
+    with torch.no_grad():
+        stage.teacher.head.bias[[1, 3]] = -1e3  # no pseudo-label
     for i in range(3):
-        terms = stage(batch(i), torch.Generator().manual_seed(i))
-    assert torch.isfinite(terms["loss"])
-    assert (stage.class_bank.count[:3] > 0).all()
+        data = batch(i)
+        data["labeled_label"] = torch.tensor([0, 2, 4], dtype=torch.uint8)[data["labeled_label"].long()]
+        terms = stage(data, torch.Generator().manual_seed(i))
+    assert terms["absent"].tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert terms["queries"].tolist() == [16.0, 0.0, 16.0, 0.0, 16.0]
+    assert stage.class_bank.count.tolist() == [24, 0, 24, 0, 24]
+    assert terms["contrast"] > 0 and torch.isfinite(terms["loss"])
 
 
 def test_keys_of_all_workers_enter_the_bank_in_order_of_rank() -> None:
