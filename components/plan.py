@@ -12,6 +12,7 @@ from pathlib import Path
 
 from arco_core.config import ArcoConfig, ConfigError, dumps, load, preset_names
 from arco_core.errors import DataError
+from arco_core.metrics import Convention
 from components.methods import MEAN_TEACHER
 from components.model_ref import BASELINE
 from components.sweep.settings import pipeline_sweep
@@ -46,6 +47,8 @@ class RunPlan:
     sweep_labeled: tuple[float, ...]
     """Amounts of labels of the sweep beside the run."""
     sweep_methods: tuple[str, ...]
+    convention: Convention
+    """Of the metrics."""
     backend: str
     code: str
     """Fingerprint of the project's code."""
@@ -87,6 +90,7 @@ def plan_run(
     seeds: Sequence[int] = (0,),
     sweep_labeled: Sequence[float] = (),
     sweep_methods: Sequence[str] = SWEEP_METHODS,
+    convention: Convention = "arco",
     backend: str = "ray",
     run: str | None = None,
     preset: str = AUTO,
@@ -102,6 +106,7 @@ def plan_run(
         seeds: one training of every stage each; they also choose the labelled patients.
         sweep_labeled: amounts of labels, as `labeled`, of a sweep beside the run; none leaves it out.
         sweep_methods: of the sweep, names of `components.methods.METHODS`.
+        convention: of the metrics, see `arco_core.metrics`.
         backend: `ray` or `in-process`.
         run: name of the run folder; by default it follows from data, labels and configuration, so that the
             same command finds its earlier results.
@@ -147,6 +152,7 @@ def plan_run(
         seeds=tuple(seeds),
         sweep_labeled=tuple(sweep_labeled),
         sweep_methods=tuple(sweep_methods),
+        convention=convention,
         backend=backend,
         code=code_digest("arco_core", "infra", "components", "pipelines"),
         config=config,

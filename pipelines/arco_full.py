@@ -32,6 +32,7 @@ def arco_full(
     seeds: list = [0],  # noqa: B006
     sweep_labeled: list = [],  # noqa: B006
     sweep_methods: list = ["supervised", "mean-teacher", "arco-sg"],  # noqa: B006
+    convention: str = "arco",
     backend: str = "rayjob",
     cluster: list = [],  # noqa: B006
     code: str = "",
@@ -49,6 +50,7 @@ def arco_full(
         sweep_labeled: amounts of labels, as `labeled`, that `sweep_methods` are trained with, too, for every
             seed; none leaves the sweep out (docs/sweep.md).
         sweep_methods: names of `components/methods.py`.
+        convention: of the metrics, `arco` or `released` (docs/evaluation.md).
         backend: `rayjob` gives each heavy step a Ray cluster of its own on Kubernetes; `ray` takes the Ray of
             the step's own process, and `in-process` none, with one worker.
         cluster: with `rayjob`, settings over those of `clusters.toml` (docs/kubernetes.md), each `key=value`
@@ -102,6 +104,7 @@ def arco_full(
                 labeled=sweep_labeled,
                 methods=sweep_methods,
                 seeds=seeds,
+                convention=convention,
                 backend=backend,
                 cluster=cluster,
                 code=code,
@@ -113,6 +116,7 @@ def arco_full(
                 arco=dsl.Collected(stage_two.outputs["model"]),
                 supervised=dsl.Collected(baseline.outputs["model"]),
                 run=run,
+                convention=convention,
                 backend=backend,
                 cluster=cluster,
                 code=code,

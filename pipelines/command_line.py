@@ -14,6 +14,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.checks.pipeline import check_remote
 from components.checks.run import check_run
 from components.command_line import add_check_option, exit_on_error
+from components.evaluate.options import add_convention_option
 from components.launch import RAYJOB
 from components.local_session import local_session
 from components.plan import AUTO, SWEEP_METHODS, RunPlan, plan_run
@@ -91,6 +92,7 @@ def _parameters(plan: RunPlan, cluster: Sequence[str]) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "sweep_labeled": list(plan.sweep_labeled),
         "sweep_methods": list(plan.sweep_methods),
+        "convention": plan.convention,
         "backend": plan.backend,
         "cluster": list(cluster),
         "code": plan.code,
@@ -140,6 +142,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--methods", dest="sweep_methods", nargs="+", metavar="METHOD", default=SWEEP_METHODS,
         help=f"of the sweep; default: {' '.join(SWEEP_METHODS)}",
     )  # fmt: skip
+    add_convention_option(parser)
     parser.add_argument("--run", help="name of the run; by default it follows from the other options")
     parser.add_argument("--preset", default=AUTO, help="default: the one named like the dataset, or generic")
     parser.add_argument(

@@ -18,6 +18,7 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     report: Output[HTML],
     run: str,
+    convention: str,
     backend: str,
     cluster: list,
     code: str,
@@ -26,8 +27,16 @@ def evaluate(
     from components.artifacts import read_models, read_url, write_evaluation
     from components.command_line import exit_on_error
     from components.evaluate.launch import evaluate_on
+    from components.evaluate.options import scoring_by
 
     with exit_on_error():
         models = read_models([*arco, *supervised])
-        result = evaluate_on(backend, dataset=read_url(dataset), run=run, models=models, cluster=cluster)
+        result = evaluate_on(
+            backend,
+            dataset=read_url(dataset),
+            run=run,
+            models=models,
+            scoring=scoring_by(convention),
+            cluster=cluster,
+        )
         write_evaluation(result, summary=summary, metrics=metrics, confusion=confusion, report=report)

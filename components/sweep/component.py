@@ -19,6 +19,7 @@ def sweep(
     labeled: list,
     methods: list,
     seeds: list,
+    convention: str,
     backend: str,
     cluster: list,
     code: str,
@@ -33,6 +34,7 @@ def sweep(
     if not labeled:
         write_reference(trials, "")
         return
+    from components.evaluate.options import scoring_by
     from components.sweep.launch import sweep_on
     from components.sweep.settings import pipeline_sweep
 
@@ -40,6 +42,12 @@ def sweep(
         config = pipeline_sweep(preset=preset, labeled=labeled, methods=methods, seeds=seeds)
         print(f"sweep: {len(models)} models are trained already")
         url = sweep_on(
-            backend, config=config, dataset=read_url(dataset), run=run, overrides=overrides, cluster=cluster
+            backend,
+            config=config,
+            dataset=read_url(dataset),
+            run=run,
+            overrides=overrides,
+            scoring=scoring_by(convention),
+            cluster=cluster,
         )
         write_reference(trials, url)

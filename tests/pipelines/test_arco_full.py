@@ -53,6 +53,13 @@ def test_the_compiled_file_is_the_reviewed_one(compiled: Path, tmp_path: Path) -
     assert compiled.read_text() == reviewed("arco_full"), hint
 
 
+def test_the_convention_reaches_every_evaluation(spec: dict[str, Any]) -> None:
+    body = dags(spec)[1]["tasks"]
+    for name in ("sweep", "evaluate"):
+        given = body[name]["inputs"]["parameters"]["convention"]
+        assert given == {"componentInputParameter": "pipelinechannel--convention"}
+
+
 def test_every_task_has_its_component_and_its_predecessors(spec: dict[str, Any]) -> None:
     for dag in dags(spec):
         for task in dag["tasks"].values():
