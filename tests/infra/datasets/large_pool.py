@@ -1,25 +1,41 @@
-"""Draws from a pool much larger than the memory it should hold; test_pools.py runs it as a process.
+"""Draws from a pool much larger than the memory it may take; test_pools.py runs it as a process.
 
 python large_pool.py VERSION_URL
+
+The kernel refuses this process memory beyond the limit. MALLOC_ARENA_MAX=2 and
+ARROW_DEFAULT_MEMORY_POOL=system keep allocators from reserving more than is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import sys
 from pathlib import Path
 
 from infra.datasets import DatasetVersion, SlicePool, windows
 from infra.datasets.row_groups import row_groups_of
 
-COPIES = 50
+COPIES = 60
+LIMIT_MIB = 200
+"""Address space that the process may take besides what it has when the pool is opened: two windows of 24 MiB,
+what four readers hold, and the stacks of threads."""
 
 
-def held_mib() -> float:
-    """Memory of this process that is no copy of a file."""
+def memory_mib(key: str) -> float:
+    """`RssAnon`, memory of this process that is no copy of a file, or `VmSize`, what is limited."""
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0]) / 1024
+    return int(status[key].split()[0]) / 1024
+
+
+def fits(version: DatasetVersion, patients: list[str]) -> bool:
+    """Whether the limit lets the whole pool into memory."""
+    try:
+        SlicePool(version, patients, labels=True, batch=8, cache=True).close()
+    except MemoryError:
+        return False
+    return True
 
 
 def main() -> None:
@@ -34,14 +50,17 @@ def main() -> None:
     patients = [case.patient_id for case in cases]
     decoded = sum(group.bytes for group in row_groups_of(version, patients, annotated_only=True))
     windows.WINDOW_BYTES = 24 * 2**20
-    before, drawn, peak = held_mib(), 0, 0.0
+    before, drawn, peak = memory_mib("RssAnon"), 0, 0.0
+    limit = int((memory_mib("VmSize") + LIMIT_MIB) * 2**20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with SlicePool(version, patients, labels=True, batch=8, cache=False) as pool:
-        while drawn < 1.2 * pool.size:
+        while drawn < 1.05 * pool.size:
             images, labels = pool.next()
             assert labels is not None and labels.any() and images.any()
             drawn += len(images)
-            peak = max(peak, held_mib() - before)
-    print(json.dumps({"drawn": drawn, "decoded_mib": decoded / 2**20, "peak_mib": peak}))
+            peak = max(peak, memory_mib("RssAnon") - before)
+    result = {"drawn": drawn, "decoded_mib": decoded / 2**20, "peak_mib": peak}
+    print(json.dumps(result | {"limit_mib": LIMIT_MIB, "fits": fits(version, patients)}))
 
 
 if __name__ == "__main__":
