@@ -181,10 +181,10 @@ class CheckpointStore:
         """
         paths = self._store.list(self._prefix)
         history = {saved.step: saved for saved in _committed(paths) if saved.step <= last.step}
-        kept = {history[step] for step in {*sorted(history)[-self._keep :], keep_step} & history.keys()}
-        old = [
-            path for path in paths if (of := _saved(path)) and of not in kept and of.attempt <= last.attempt
-        ]
+        last_steps = sorted(history)[-self._keep :]
+        kept = {saved for step, saved in history.items() if step in last_steps or step == keep_step}
+        mine = [(path, saved) for path in paths if (saved := _saved(path)) and saved.attempt <= last.attempt]
+        old = [path for path, saved in mine if saved not in kept]
         self.check_newest(last.attempt)
         for path in sorted(old, key=lambda path: not _is_commit(path)):
             self._store.delete(path)

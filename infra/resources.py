@@ -32,9 +32,10 @@ class Machine:
     memory: int
     """Bytes."""
 
-    def places(self, *, gpu: bool, memory: int) -> int:
-        """Workers of a core, `memory` bytes and, if asked for, a GPU that fit here."""
-        return int(min(self.cpus, self.gpus if gpu else self.cpus, self.memory // memory))
+    def places(self, *, cores: int, gpu: bool, memory: int) -> int:
+        """Workers of so many `cores`, `memory` bytes and, if asked for, a GPU that fit here."""
+        by_cores = self.cpus // cores
+        return int(min(by_cores, self.gpus if gpu else by_cores, self.memory // memory))
 
 
 def this_machine() -> Machine:
@@ -85,11 +86,13 @@ def check_workers(run: RunConfig, backend: str, *, memory: int) -> str:
         )
     if not address:  # the embedded Ray gives every worker a place, and they share the cores
         asked, least = f"run.workers = {run.workers}", min(run.workers, gpus) if gpu else run.workers
-        machines = [Machine(cpus=float(run.workers), gpus=m.gpus, memory=m.memory) for m in machines]
-    places = sum(machine.places(gpu=gpu, memory=memory) for machine in machines)
+        machines = [Machine(cpus=float(run.cores), gpus=m.gpus, memory=m.memory) for m in machines]
+    threads = run.threads_per_worker
+    places = sum(machine.places(cores=threads, gpu=gpu, memory=memory) for machine in machines)
     if places < least:
         raise ConfigError(
-            f"{asked}: {where} has places for {places}, each a core, {gigabytes(memory)} of memory"
+            f"{asked}: {where} has places for {places}, each {threads} core{'s' * (threads > 1)}, "
+            f"{gigabytes(memory)} of memory"
             f"{' and a GPU' if gpu else ''}: lower that, or take more or larger machines."
         )
     cores = sum(int(machine.cpus) for machine in machines) if address else available_cores()

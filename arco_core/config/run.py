@@ -94,6 +94,7 @@ class RunConfig:
             "workers": self.workers,
             "min_workers": self.least_workers,
             "banks": self.banks,
+            "threads_per_worker": self.threads_per_worker,  # they decide in which order torch sums
             "precision": self.precision,
             "compile": self.compile,
             "labeled_patients": self.labeled_patients,

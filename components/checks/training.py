@@ -8,6 +8,7 @@ from infra.datasets import DatasetVersion
 from infra.resources import check_space, check_workers
 from infra.storage import Store
 from infra.training import StageJob, StageName
+from infra.training.earlier import not_continued
 from infra.training.mlflow_run import require_mlflow
 from infra.training.needs import check_init, checkpoint_bytes, worker_bytes
 from infra.training.recorder import checkpoints_of
@@ -67,4 +68,7 @@ def _state(job: StageJob) -> str:
     if finished(job) is not None:
         return f"{place}, done already"
     steps = checkpoints_of(job).steps()
-    return f"{place}, continued after step {steps[-1]}" if steps else place
+    if steps:
+        return f"{place}, continued after step {steps[-1]}"
+    other = not_continued(job)
+    return f"{place}; {other}" if other else place

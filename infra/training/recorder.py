@@ -32,6 +32,8 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 RESULT = "result.json"
 """Name, in the stage's folder, of the object that makes the stage finished."""
+JOB = "job.json"
+"""Name, in the stage's folder, of the object that says what is trained there."""
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
 
@@ -95,6 +97,7 @@ class Recorder:
         self._started = time.monotonic()
         self._step, self._saved = step, self._checkpoints.url(step) if state else ""
         self._show(self._lines)
+        self._store.write_bytes(f"{self._job.folder}/{JOB}", self._job.to_json().encode())
         self._report(step, last_values(self._lines))
 
     def log(self, step: int, values: Values) -> None:

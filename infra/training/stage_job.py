@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from arco_core.config import ArcoConfig, loads
 from infra.code_digest import code_digest
@@ -95,7 +95,11 @@ class StageJob:
 
     @property
     def digest(self) -> str:
-        """Fingerprint (hex) of what determines the result. Of `[run]` only some settings do."""
+        """Fingerprint (hex) of what determines the result."""
+        return hashlib.sha256(json.dumps(self.determinants(), sort_keys=True).encode()).hexdigest()
+
+    def determinants(self) -> dict[str, Any]:
+        """What determines the result. Of `[run]` only some settings do."""
         values = asdict(self)
         del values["config"], values["run_url"]
         if not self.continued:
@@ -106,7 +110,7 @@ class StageJob:
         values["steps"] = self.steps
         values["validate_every"] = self.validate_every  # decides which checkpoint is the best one
         values["run"] = self.settings.run.result_settings
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return values
 
     def to_json(self) -> str:
         """The job as JSON, for `from_json`."""

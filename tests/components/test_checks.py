@@ -75,7 +75,10 @@ def test_a_plan_says_where_a_training_stands(
     shutil.copytree(trained_run.run, tmp_path / "run")
     for result in (tmp_path / "run").glob("pretrain-*/result.json"):
         result.unlink()
-    assert ", continued after step 4" in told(pretrain, [*job, "--run", str(tmp_path / "run")], capsys)
+    job += ["--run", str(tmp_path / "run")]
+    assert ", continued after step 4" in told(pretrain, job, capsys)
+    other = told(pretrain, [*job, "--set", "run.threads_per_worker=2"], capsys)
+    assert "; not continued: pretrain-seed0-" in other and ", of run.threads_per_worker = 1" in other
 
 
 def test_all_that_is_wrong_is_told_at_once(

@@ -14,9 +14,10 @@ GIB = 2**30
 
 def test_places_are_what_runs_out_first() -> None:
     machine = Machine(cpus=8, gpus=2, memory=10 * GIB)
-    assert machine.places(gpu=False, memory=GIB) == 8
-    assert machine.places(gpu=True, memory=GIB) == 2
-    assert machine.places(gpu=False, memory=3 * GIB) == 3
+    assert machine.places(cores=1, gpu=False, memory=GIB) == 8
+    assert machine.places(cores=1, gpu=True, memory=GIB) == 2
+    assert machine.places(cores=1, gpu=False, memory=3 * GIB) == 3
+    assert machine.places(cores=3, gpu=False, memory=GIB) == 2
 
 
 def test_this_machine_has_something() -> None:
@@ -53,6 +54,7 @@ def test_the_fewest_workers_have_to_fit() -> None:
     ("run", "memory", "says"),
     [
         (RunConfig(workers=6, device="cpu"), GIB, "run.workers = 6: .* has places for 5"),
+        (RunConfig(workers=3, threads_per_worker=2, device="cpu"), GIB, "has places for 2, each 2 cores"),
         (RunConfig(workers=4, device="cpu"), 4 * GIB, "run.workers = 4: .* has places for 3, .* 4.0 GiB"),
         (RunConfig(workers=8, min_workers=6, device="cpu"), GIB, "run.min_workers = 6: .* places for 5"),
         (RunConfig(workers=8, min_workers=2, device="cuda"), GIB, "run.min_workers = 2 need a GPU .* has 1"),
@@ -71,6 +73,7 @@ def test_here_workers_share_the_cores_but_not_the_memory(monkeypatch: pytest.Mon
     assert check_workers(RunConfig(workers=4), "ray", memory=GIB).startswith(
         "4 workers (ray) on this machine"
     )
+    check_workers(RunConfig(workers=4, threads_per_worker=2), "ray", memory=GIB)
     for run in (RunConfig(workers=4), RunConfig(workers=4, min_workers=1)):  # here all of them start
         with pytest.raises(ConfigError, match=r"run\.workers = 4: .* places for 2"):
             check_workers(run, "ray", memory=3 * GIB)
