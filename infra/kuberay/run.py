@@ -82,9 +82,11 @@ def run_ray_job(
                 show(f"{error}; starting again on a new cluster, {restarts} more tries after that")
 
 
-def delete_run_jobs(run_id: str, *, namespace: str, api: ApiClient | None = None) -> list[str]:
+def delete_run_jobs(
+    run_id: str, *, namespace: str, api: ApiClient | None = None, timing: Timing | None = None
+) -> list[str]:
     """Delete all jobs of a pipeline run, for its exit handler; returns their names."""
-    access = KubernetesApi(api or connect(), namespace, Timing())
+    access = KubernetesApi(api or connect(), namespace, timing or Timing())
     jobs = access.jobs(f"{RUN_LABEL}={run_id},app.kubernetes.io/managed-by=arco")
     for job in jobs:
         access.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
