@@ -105,8 +105,8 @@ def report(outcome: Outcome) -> str:
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     head = ["class", "patients", "Dice in service", "Dice new", "difference", "lower bound"]
     head += ["best Dice before", "of release", "lower bound to it", "passes"]
-    keys = ("class", "patients", "old", "new", "difference", "lower")
-    keys += ("best", "best_release", "best_lower", "passes")
+    keys = ["class", "patients", "old", "new", "difference", "lower"]
+    keys += ["best", "best_release", "best_lower", "passes"]
     body = [[_cell(row[key]) for key in keys] for row in rows]
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
 

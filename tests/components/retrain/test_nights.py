@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from components.prepare import prepare
 from components.publish.step import provenance_of, write_package
 from components.retrain import discover as discover_module
 from components.retrain import release as release_module
+from components.retrain.__main__ import main as judge_job
 from components.retrain.plan import Plan, RetrainSettings, lease_of, registry_of
 from components.retrain.release import release_on
 from components.retrain.report import Outcome
@@ -252,6 +254,9 @@ def test_a_promotion_that_was_cut_off_is_finished(service: Service, monkeypatch:
         outcome = release_on("in-process", plan, dataset, same)
         assert (outcome.decision, outcome.in_service) == ("promoted", promoted.number)
         assert [row["passes"] for row in outcome.classes] == [True, True]
+    result = f"{service.store}/jobs/result.json"
+    judge_job(["--plan", plan, "--dataset", dataset, "--checkpoint", same, "--result", result])
+    assert json.loads(Path(result).read_text()) == {"url": "promoted"}
     assert service.current == promoted and promoted.parent == before.number
     service.remove(new)
 
