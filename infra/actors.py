@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from arco_core.errors import StoreError
+from infra.alone import packed, run_alone, unpacked
 
 Task = TypeVar("Task")
 T = TypeVar("T")
@@ -40,48 +41,21 @@ def run_on_actors(
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
         num_gpus=gpus or None,
-        max_task_retries=1,
+        max_task_retries=1,  # Ray deprecates such options here from 2.64 on, and names no other way yet
     )
     dataset.context.enable_progress_bars = False
     dataset.context.max_errored_blocks = -1  # a block is one task
     missing = set(range(len(rows)))
     for row in dataset.iter_rows():
         missing.discard(row["number"])
-        yield row["number"], _result(row)
-    yield from _run_alone(make, [row for row in rows if row["number"] in missing], gpus)
+        yield row["number"], unpacked(row["result"])
+    left = sorted(missing)
+    function: Callable[[Task], T] = partial(_made_anew, make)
+    yield from zip(left, run_alone(function, [tasks[number] for number in left], gpus=gpus), strict=True)
 
 
-def _run_alone(
-    make: Callable[[], Callable[[Task], T]], rows: Sequence[dict[str, Any]], gpus: float
-) -> Iterator[tuple[int, T | None]]:
-    """Each of `rows` in a process of its own: a death there is nobody else's."""
-    import ray
-
-    def run(row: dict[str, Any]) -> dict[str, Any]:
-        return _Actor(pickled)(row)
-
-    deaths = (
-        ray.exceptions.WorkerCrashedError,
-        ray.exceptions.OutOfMemoryError,
-        ray.exceptions.NodeDiedError,
-    )
-    pickled = pickle.dumps(make)
-    alone = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, max_calls=1)(run)
-    for number, reference in [(row["number"], alone.remote(row)) for row in rows]:
-        try:
-            row = ray.get(reference)
-        except deaths:
-            yield number, None
-        else:
-            yield number, _result(row)
-
-
-def _result(row: dict[str, Any]) -> Any:
-    """What the task returned. Raises its `StoreError`."""
-    result = pickle.loads(row["result"])
-    if isinstance(result, StoreError):
-        raise result
-    return result
+def _made_anew(make: Callable[[], Callable[[Task], T]], task: Task) -> T:
+    return make()(task)
 
 
 class _Actor:
@@ -91,8 +65,4 @@ class _Actor:
         self.function = pickle.loads(make)()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            result = self.function(pickle.loads(row["task"]))
-        except StoreError as error:  # raised here, Ray would bury it in a message of its own
-            result = error
-        return {"number": row["number"], "result": pickle.dumps(result)}
+        return {"number": row["number"], "result": packed(self.function, row["task"])}

@@ -5,14 +5,16 @@ No voxel passes through the driver, and each worker holds one case at a time.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from arco_core.config import DataConfig
-from arco_core.errors import DataError
+from arco_core.errors import DataError, StoreError
 from arco_core.preprocess import Geometry
 from infra.datasets.convert import Digests, PreparedCase, convert_case, hash_case
 from infra.datasets.manifest import Shard
@@ -28,6 +30,14 @@ LEAST_TASKS = 16
 """So that a small dataset keeps some cores busy; the same on every machine, or shards would differ."""
 MOST_TASKS = 10_000
 """Ray Data keeps a record of each."""
+WORKER_BYTES = 512 * 2**20
+"""Memory of a worker before it reads a scan: libraries, and what a shard in the making needs."""
+MEMORY_FACTOR = 12
+"""Bytes of memory for a byte of a case's files, of 16-bit integers: conversion takes 5.5 bytes for each byte
+of the voxels as float32 (measured), which are twice as long."""
+PACKED_FACTOR = 2 * MEMORY_FACTOR
+"""The same of compressed files, which are about half as long (CT, MR; those of label maps hardly count)."""
+_PACKED = (".gz", ".h5", ".nrrd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,8 @@ class CaseGroup:
 
     number: int
     cases: tuple[RawCase, ...]
+    memory: int = 0
+    """Bytes that a worker needs to convert the largest of them; an estimate, 0 where nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +93,11 @@ class HashedGroup:
 def group_cases(cases: Sequence[RawCase], sizes: Mapping[str, int]) -> list[CaseGroup]:
     """Neighbouring `cases` of one kind, up to the bytes of a task; `sizes` has the bytes of each file.
 
-    Depends on nothing else, so that the same scans give the same shards on any machine.
+    Several cases a task, not one: a shard holds a task's cases, and a store with a shard for each small scan
+    would be read in as many small pieces; a started worker costs more than a small scan, too. Depends on
+    nothing else, so that the same scans give the same shards on any machine.
     """
-    weights = {c.case_id: sum(sizes.get(path, 0) for path in {*c.image_paths, *c.label_paths}) for c in cases}
+    weights = {c.case_id: sum(sizes.get(path, 0) for path in _paths(c)) for c in cases}
     total = sum(weights.values())
     limit = max(min(TASK_BYTES, total // LEAST_TASKS), total // MOST_TASKS)
     groups: list[list[RawCase]] = []
@@ -97,7 +111,22 @@ def group_cases(cases: Sequence[RawCase], sizes: Mapping[str, int]) -> list[Case
                 filled = 0
             groups[-1].append(case)
             filled += weights[case.case_id]
-    return [CaseGroup(number=number, cases=tuple(group)) for number, group in enumerate(groups)]
+    return [
+        CaseGroup(number=number, cases=tuple(group), memory=max(conversion_bytes(c, sizes) for c in group))
+        for number, group in enumerate(groups)
+    ]
+
+
+def conversion_bytes(case: RawCase, sizes: Mapping[str, int]) -> int:
+    """Estimate of the memory that a worker needs to convert `case`; `sizes` has the bytes of each file."""
+    needed = WORKER_BYTES
+    for path in _paths(case):
+        needed += sizes.get(path, 0) * (PACKED_FACTOR if path.endswith(_PACKED) else MEMORY_FACTOR)
+    return needed
+
+
+def _paths(case: RawCase) -> set[str]:
+    return {*case.image_paths, *case.label_paths}
 
 
 def hash_group(source: Store, group: CaseGroup) -> HashedGroup:
@@ -144,16 +173,36 @@ class Packer:
             failures=tuple(failures),
         )
 
+    def attempt(self, group: CaseGroup) -> int:
+        """Convert the cases of `group` and keep nothing; the number of those that can be used."""
+        convert = partial(convert_case, self.source, config=self.config, channels=self.channels)
+        return sum(1 for _ in _attempted(convert, group.cases, []))
+
 
 def _attempted(
     function: Callable[[RawCase], T], cases: Sequence[RawCase], failures: list[Failure]
 ) -> Iterator[T]:
-    """`function` of each case that can be used; the others are added to `failures`."""
+    """`function` of each case that can be used; the others are added to `failures`. Raises `StoreError`."""
     for case in cases:
         try:
             yield retrying(partial(function, case))  # without a name that would keep it in memory
         except (DataError, NotFound) as error:
             failures.append(Failure(case_id=case.case_id, message=str(error)))
+        except StoreError:
+            raise
+        # A library's error, on a file that no check foresaw, costs that case and no other.
+        except Exception as error:
+            failures.append(Failure(case_id=case.case_id, message=_unforeseen(error)))
+
+
+def _unforeseen(error: Exception) -> str:
+    """What happened where, without the error's own words: those may quote a header, and so name a patient."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{'/'.join(Path(frame.filename).parts[-2:])}, line {frame.lineno}, in {frame.name}"
+    if isinstance(error, MemoryError):
+        return f"it does not fit into the memory of its worker ({place}): give workers more, or leave it out"
+    kind = type(error).__name__
+    return f"{kind} in {place}, which no check of the file foresaw: leave it out (data.exclude)"
 
 
 def _place(prepared: PreparedCase, samples: ShardWriter, references: ShardWriter) -> Callable[[], PackedCase]:

@@ -24,6 +24,7 @@ from infra.datasets.append import (
 )
 from infra.datasets.catalog import DATASETS
 from infra.datasets.convert import Digests
+from infra.datasets.groups import run_groups
 from infra.datasets.manifest import MANIFEST, Shard
 from infra.datasets.packing import (
     CaseGroup,
@@ -38,7 +39,6 @@ from infra.datasets.publish import manifest_paths, publish
 from infra.datasets.readers.base import RawCase, RawDataset
 from infra.datasets.readers.detect import leave_out, read_raw
 from infra.datasets.records import pack, read_records, remove_records
-from infra.datasets.runner import run_tasks
 from infra.datasets.validate import check_sizes, check_spacing, resolve_classes
 from infra.datasets.version import CaseEntry, DatasetVersion
 from infra.datasets.work import Work
@@ -164,7 +164,8 @@ def _hash(
     digests = {} if parent is None else known_digests(parent, raw.source, cases, raw.tags)
     unknown = [case for case in cases if case.case_id not in digests]
     failures: list[Failure] = []
-    for group in run_tasks(partial(hash_group, raw.source), raw.grouped(unknown), use_ray=use_ray):
+    digest, allowed = partial(hash_group, raw.source), raw.config.max_failures
+    for group in run_groups(digest, raw.grouped(unknown), attempt=digest, use_ray=use_ray, allowed=allowed):
         digests |= {d.case_id: d for d in group.digests}
         failures += group.failures
     for name, expected in (only or {}).items():
@@ -227,7 +228,14 @@ def _convert(
     finished = {group.number for group in groups}
     done = sum(len(group.cases) for group in groups)
     left = [task for task in tasks if task.number not in finished]
-    for group in run_tasks(partial(pack, packer), left, use_ray=use_ray):
+    for group in run_groups(
+        partial(pack, packer),
+        left,
+        attempt=packer.attempt,
+        use_ray=use_ray,
+        allowed=packer.config.max_failures,
+        memory=max((task.memory for task in left), default=0),
+    ):
         groups.append(group)
         for _ in (*group.cases, *group.failures):
             done += 1

@@ -6,39 +6,59 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from arco_core.errors import StoreError
+from infra.alone import packed, unpacked
 
 Task = TypeVar("Task")
 T = TypeVar("T")
+RETRIES = 2
+"""Times that a task is started again after its worker died: a lost node is no fault of the task's, and is not
+lost three times in a row. Without a limit, which is Ray Data's own rule, a task that exhausts its worker's
+memory is started again for ever."""
 
 
-def run_tasks(function: Callable[[Task], T], tasks: Sequence[Task], *, use_ray: bool) -> Iterator[T]:
-    """`function` of each of `tasks`, as they finish.
+def run_tasks(
+    function: Callable[[Task], T], tasks: Sequence[Task], *, use_ray: bool, memory: int = 0
+) -> Iterator[tuple[int, T | None]]:
+    """The number of each of `tasks` and what `function` makes of it, as they finish.
 
     With `use_ray`, one Ray Data task each on the Ray that is initialised: as many at a time as it has cores,
-    started anew where a worker dies. `function`, tasks and results are pickled, and should be small: what is
-    large belongs into the store. A `StoreError` is raised as it is, anything else as Ray raises it.
+    and as have `memory` bytes each. A task whose worker dies is started again `RETRIES` times, then its
+    result is None; so it is after an error. These come last. `function`, tasks and results are pickled, and
+    should be small: what is large belongs into the store. A `StoreError` is raised as it is.
     """
     if use_ray and tasks:
-        yield from _run_on_ray(function, tasks)
+        yield from _run_on_ray(function, tasks, memory)
     else:
-        yield from map(function, tasks)
+        yield from enumerate(map(function, tasks))
 
 
-def _run_on_ray(function: Callable[[Task], T], tasks: Sequence[Task]) -> Iterator[T]:
+def _run_on_ray(
+    function: Callable[[Task], T], tasks: Sequence[Task], memory: int
+) -> Iterator[tuple[int, T | None]]:
     import ray.data  # costs seconds; the in-process runner does without
 
-    def run(row: dict[str, Any]) -> dict[str, bytes]:
-        try:
-            return {"result": pickle.dumps(function(pickle.loads(row["task"])))}
-        except StoreError as error:  # raised here, Ray would bury it in a message of its own
-            return {"result": pickle.dumps(error)}
+    def run(row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"], "result": packed(function, row["task"])}
 
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run)
+    rows = [{"number": number, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        run,
+        memory=_available(memory) or None,
+        max_retries=RETRIES,  # Ray deprecates such options here from 2.64 on, and names no other way yet
+    )
     dataset.context.enable_progress_bars = False
+    dataset.context.max_errored_blocks = -1  # a block is one task
+    missing = set(range(len(rows)))
     for row in dataset.iter_rows():
-        result = pickle.loads(row["result"])
-        if isinstance(result, StoreError):
-            raise result
-        yield result
+        missing.discard(row["number"])
+        yield row["number"], unpacked(row["result"])
+    for number in sorted(missing):
+        yield number, None
+
+
+def _available(memory: int) -> int:
+    """`memory`, or what the largest node has where that is less: Ray would wait for a larger one for ever."""
+    import ray
+
+    nodes = [int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+    return min([memory, *sorted(nodes)[-1:]])

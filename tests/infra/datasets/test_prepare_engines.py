@@ -86,7 +86,7 @@ def _die_once(folder: Path, task: int) -> int:
 
 @pytest.mark.slow
 def test_ray_starts_the_tasks_of_a_dead_worker_again(ray: None, tmp_path: Path) -> None:
-    assert sorted(run_tasks(partial(_die_once, tmp_path), [1, 2], use_ray=True)) == [1, 2]
+    assert sorted(run_tasks(partial(_die_once, tmp_path), [1, 2], use_ray=True)) == [(0, 1), (1, 2)]
 
 
 def _count(folder: Path, task: int) -> int:
@@ -104,7 +104,7 @@ def test_ray_runs_no_more_tasks_at_a_time_than_it_has_cores(ray: None, tmp_path:
     import ray as engine
 
     cores = int(engine.cluster_resources()["CPU"])
-    running = list(run_tasks(partial(_count, tmp_path), range(10 * cores), use_ray=True))
+    running = [count for _, count in run_tasks(partial(_count, tmp_path), range(10 * cores), use_ray=True)]
     assert len(running) == 10 * cores and 1 <= max(running) <= cores
 
 
