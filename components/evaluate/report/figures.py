@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 
 from components.evaluate.comparison import Comparison, Shown
 from components.evaluate.report.overlays import Box, chosen_cases, shown_box
@@ -18,6 +24,8 @@ from components.evaluate.training_log import VALIDATION_DICE
 from components.model_ref import method_title
 
 _DPI = 200
+_LABEL = 8
+"""Points of axis labels, titles and legends; those of ticks have one less."""
 _SOFT, _RULE = "#5b6470", "#e1e5ea"
 
 
@@ -65,10 +73,10 @@ def _efficiency(comparison: Comparison) -> Figure:
     patients = comparison.common["train_patients"]
     labels = [f"{a.labeled}\n({a.labeled / patients:.1%})" for a in comparison.amounts]
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel("labelled patients", size=8)
-    axes.set_ylabel("DSC [%]")
+    axes.set_xlabel("labelled patients", size=_LABEL)
+    axes.set_ylabel("DSC [%]", size=_LABEL)
     _tidy(axes)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=_LABEL)
     return figure
 
 
@@ -86,11 +94,14 @@ def _cases(comparison: Comparison) -> Figure:
         for number, method in enumerate(amount.methods):
             boxes["boxes"][number].set(facecolor=colors[method], alpha=0.3, edgecolor=colors[method])
             boxes["medians"][number].set(color=colors[method], linewidth=1.8)
+            for line in (*boxes["whiskers"][2 * number :][:2], *boxes["caps"][2 * number :][:2]):
+                line.set(color=colors[method])
+            boxes["fliers"][number].set(markeredgecolor=colors[method])
         titles = [method_title(method) for method in amount.methods]
-        axes.set_xticks(range(1, len(titles) + 1), titles, rotation=40, ha="right", fontsize=8)
-        axes.set_title(amount_title(comparison, amount.labeled), size=8)
+        axes.set_xticks(range(1, len(titles) + 1), titles, rotation=40, ha="right")
+        axes.set_title(amount_title(comparison, amount.labeled), size=_LABEL)
         _tidy(axes)
-    panels[0].set_ylabel("DSC of a volume [%]")
+    panels[0].set_ylabel("DSC of a volume [%]", size=_LABEL)
     return figure
 
 
@@ -110,14 +121,14 @@ def _training(comparison: Comparison) -> Figure:
                     label=method_title(log.method),
                 )  # fmt: skip
         for axes, title in ((loss, "total loss"), (dice, "validation DSC [%]")):
-            axes.set_ylabel(title, size=8)
-            axes.set_title(amount_title(comparison, amount.labeled), size=8)
+            axes.set_ylabel(title, size=_LABEL)
+            axes.set_title(amount_title(comparison, amount.labeled), size=_LABEL)
             _tidy(axes)
     for axes in rows[-1]:
-        axes.set_xlabel("optimiser step", size=8)
+        axes.set_xlabel("optimiser step", size=_LABEL)
     handles = dict(zip(*reversed([list(x) for x in rows[0][0].get_legend_handles_labels()]), strict=True))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=6, frameon=False, fontsize=8
+        handles.values(), handles.keys(), loc="outside upper center", ncols=6, frameon=False, fontsize=_LABEL
     )
     return figure
 
@@ -148,7 +159,7 @@ def _overlays(comparison: Comparison) -> Figure:
     amount = comparison.amounts[0]
     primary = amount.shown(amount.best_method, amount.best_seed(amount.best_method))
     shown, chosen = amount.shown_beside(primary), chosen_cases(primary)
-    figure = Figure(figsize=(1.6 * (len(shown) + 1), 1.75 * len(chosen) + 0.2), layout="constrained")
+    figure = Figure(figsize=(1.6 * (len(shown) + 1), 1.75 * len(chosen) + 0.45), layout="constrained")
     rows = figure.subplots(len(chosen), len(shown) + 1, squeeze=False)
     for panels, (rank, case_id) in zip(rows, chosen, strict=True):
         cut = amount.slice_of(case_id, shown)
@@ -161,7 +172,23 @@ def _overlays(comparison: Comparison) -> Figure:
         panels[0].set_title(f"{rank}: {case_id}", size=7)
         for axes, model in zip(panels[1:], shown, strict=True):
             _draw(axes, cut, model, box)
+    legend = figure.legend(
+        handles=_drawn_handles(comparison.common["classes"][1:]), loc="outside lower center", ncols=6,
+        frameon=False, fontsize=7,
+    )  # fmt: skip
+    for line in legend.get_lines():  # white, as on the scans
+        line.set_path_effects([Stroke(linewidth=2.6, foreground=_SOFT), Normal()])
     return figure
+
+
+def _drawn_handles(structures: Sequence[str]) -> list[Artist]:
+    """What `_draw` draws, for a legend."""
+    patches: list[Artist] = []
+    for index, name in enumerate(structures):
+        color = STRUCTURES[index % len(STRUCTURES)]
+        face = to_rgba(color, 0.35)
+        patches.append(Patch(facecolor=face, edgecolor=color, linewidth=0.9, label=f"{name}, predicted"))
+    return [*patches, Line2D([], [], color="white", linewidth=1.2, label="reference")]
 
 
 def _draw(axes: Axes, cut: CaseSlice, model: Shown, box: Box) -> None:
