@@ -144,6 +144,20 @@ def test_unsupervised() -> None:
     agree(lambda x: unsupervised_loss(x, pseudo, confidence, 0.6), naive, normal(2, 3, 4, 5))
 
 
+def test_erased_pixels_take_no_part_in_the_unsupervised_loss() -> None:
+    """The rest counts as an image of its own would."""
+    confidence = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(2)).double() + 0.1
+    pseudo = torch.randint(0, 3, (2, 4, 6), generator=torch.Generator().manual_seed(1))
+    erased = confidence.clone()
+    erased[:, :, 4:] = 0.0
+
+    def rest(logits: Tensor) -> Tensor:
+        return unsupervised_loss(logits[..., :4], pseudo[..., :4], confidence[..., :4], 0.6)
+
+    agree(lambda x: unsupervised_loss(x, pseudo, erased, 0.6), rest, normal(2, 3, 4, 6))
+    assert unsupervised_loss(normal(2, 3, 4, 6), pseudo, torch.zeros(2, 4, 6), 0.0) == 0
+
+
 def test_equivariance() -> None:
     target, weight = normal(2, 3, 4, 5, seed=1), normal(2, 4, 5, seed=2).abs()
 
