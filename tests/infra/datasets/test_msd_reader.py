@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from arco_core.errors import DataError
+from infra.datasets import prepare_dataset
 from infra.datasets.readers.base import RawDataset
 from infra.datasets.readers.listing import list_folder
 from infra.datasets.readers.msd import READER
 from infra.storage import Store
+
+from .conftest import TINY
 
 MSD = {"name": "Heart", "modality": {"0": "MRI"}, "labels": {"1": "lv", "0": "background", "2": "rv"}}
 NNUNET = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "lv": 1}}
@@ -96,6 +99,22 @@ def test_annotated_test_scans_are_the_test_split(tmp_path: Path) -> None:
         ("t2", "imagesTs/t2.nii", "labelsTs/t2.nii.gz"),
     ]
     assert dataset.held_out == {"test": ("p1",)}
+
+
+def test_annotated_test_scans_are_prepared_as_the_test_split(
+    raw: Path, tmp_path: Path, describe: Callable[..., None]
+) -> None:
+    """With all scans of their patients, as no patient may be in two splits."""
+    for part in ("images", "labels"):
+        (raw / f"{part}Ts").mkdir()
+        (raw / f"{part}Tr" / "case_003.nii.gz").rename(raw / f"{part}Ts" / "case_003.nii.gz")
+    describe(raw, patients={"case_003": "p", "case_004": "p"})
+    version = prepare_dataset(str(raw), Store(str(tmp_path / "store")), TINY, use_ray=False)
+    assert version.patients("test") == ("p",)
+    assert {case.case_id: case.annotated for case in version.cases if case.patient_id == "p"} == {
+        "case_003": True,
+        "case_004": False,
+    }
 
 
 def test_channels_of_test_scans(tmp_path: Path) -> None:
