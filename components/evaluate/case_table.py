@@ -64,7 +64,8 @@ def cases_parquet(scores: Iterable[CaseScore]) -> bytes:
 def read_cases(data: bytes, source: str) -> list[CaseScore]:
     """The scores that `cases_parquet` wrote. Raises `DataError`, naming `source`, for any other table."""
     try:
-        table = pq.read_table(io.BytesIO(data))
+        with pq.ParquetFile(pa.BufferReader(data)) as file:  # no threads, which may outlive the interpreter
+            table = file.read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise DataError(f"{source} is not a Parquet table ({error}): evaluate the run again.") from error
     if table.schema.names != SCHEMA.names:

@@ -122,7 +122,9 @@ class SliceWriter:
 def read_slice(data: bytes, case_id: str, source: str) -> CaseSlice:
     """The slice of one case. Raises `DataError`, naming `source`, when `data` does not hold it."""
     try:
-        table = pq.read_table(io.BytesIO(data), filters=[("case_id", "=", case_id)])
+        table = pq.read_table(
+            io.BytesIO(data), filters=[("case_id", "=", case_id)], use_threads=False, pre_buffer=False
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(f"{source} holds no slices ({error}): evaluate the run again.") from error
     rows = table.to_pylist()
