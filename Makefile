@@ -1,8 +1,10 @@
 # ARCO: `make demo` runs the whole pipeline, `make test` checks everything. Both set up .venv first, once.
+# `make images` builds the container image of steps and Ray clusters; it needs Docker and Python 3.11 only.
 #
 #   make demo                              a synthetic cohort, four minutes on two cores
 #   make demo DATA=scans LABELED=2         your own scans: 2 labelled patients (or a ratio: LABELED=0.05)
 #   make demo SEEDS="0 1 2" WORKERS=1 STORE=s3://bucket/arco ARGS="--set finetune.steps=500"
+#   make images ACCELERATOR=cuda          its SBOM goes to dist/; docs/deploy.md has the rest
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -15,13 +17,14 @@ SEEDS ?=
 STORE ?=
 WORKERS ?=
 ARGS ?=
+ACCELERATOR ?= cpu
 # Processes of the tests: one starts the engines (Ray, servers, containers), the other runs all else.
 JOBS ?= 2
 
-.PHONY: help demo test lint format setup clean
+.PHONY: help demo test lint format setup images clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^What/,$$d'
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.installed
 	@$(BIN)/python pipelines/arco_full.py run \
@@ -41,6 +44,9 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+images:
+	@$(PYTHON) -m infra.images.build --accelerator $(ACCELERATOR) $(ARGS)
 
 # What `make test` and contributors need; `make demo` installs less.
 setup: $(VENV)/.installed-dev

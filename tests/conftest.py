@@ -16,6 +16,7 @@ from arco_core.config import load
 from infra.datasets import prepare_dataset
 from infra.ray_session import shared_ray
 from infra.storage import Store
+from tests.containers import containers as containers
 from tests.s3_servers import aws as aws
 from tests.s3_servers import moto_server as moto_server
 from tests.s3_servers import real_aws as real_aws
