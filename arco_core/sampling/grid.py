@@ -35,7 +35,11 @@ class GroupSampler(Sampler):
         self.antithetic = antithetic
 
     def ranks(self, sizes: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """See `Sampler.ranks`. Groups are grid² equal runs of the order."""
+        """See `Sampler.ranks`. Groups are grid² equal runs of the order.
+
+        An order has one axis, whatever the images have: grid² is no more than a number of strata, for 3D
+        patches too, though their classes have grid³ cells an image.
+        """
         groups = self.grid**2
         edges = torch.arange(groups + 1, device=sizes.device) * sizes[:, None] // groups
         group, rank = self.draw(edges.diff(dim=1), n, generator)

@@ -134,32 +134,6 @@ def test_quota_has_the_exact_expectation() -> None:
     assert torch.allclose(drawn.double() / 8000, expected, atol=0.03)
 
 
-def enumerate_variance(values: list[np.ndarray], quotas: list[int]) -> float:
-    """Variance of the SG mean by enumerating every outcome of the draws, group by group."""
-    n, variance = sum(quotas), 0.0
-    for group, quota in zip(values, quotas, strict=True):
-        means = [np.sum(draw) / n for draw in itertools.product(group, repeat=quota)]
-        variance += np.var(means)
-    return variance
-
-
-def test_theorem_3_2_corrected_by_enumeration() -> None:
-    """Var[SG] = Var[NS] - (1/n) Σ w_m (μ_m - μ)²: with the weight w_m that the paper's print lacks."""
-    groups = [np.array([0.3, 1.7]), np.array([5.0, 4.0, 4.5, 9.0]), np.array([-2.0, 0.5])]
-    population = np.concatenate(groups)
-    n = 4
-    weights = np.array([len(g) / len(population) for g in groups])
-    quotas = [int(n * w) for w in weights]
-    assert sum(quotas) == n
-    means = np.array([g.mean() for g in groups])
-    naive = enumerate_variance([population], [n])
-    stratified = enumerate_variance(groups, quotas)
-    between = np.sum(weights * (means - population.mean()) ** 2)
-    assert stratified == pytest.approx(naive - between / n, rel=1e-12)
-    printed = naive - np.sum((means - population.mean()) ** 2) / n
-    assert abs(stratified - printed) > 0.1
-
-
 def sample_variance(name: str, field: Tensor, mask: Tensor, n: int, draws: int = 4000) -> float:
     sampler, generator = make_sampler(name), seeded(3)
     rows = mask.expand(draws // 100, *mask.shape[1:]) if mask.shape[0] == 1 else mask
