@@ -143,8 +143,8 @@ class Recorder:
 
     def fail(self) -> None:
         """Say that training has ended for good, without a result."""
-        self._checkpoints.check_newest(self._attempt)
         if self._mlflow:
+            self._checkpoints.check_newest(self._attempt)
             self._mlflow.end(succeeded=False)
 
     def finish(self) -> None:

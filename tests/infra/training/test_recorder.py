@@ -38,10 +38,9 @@ def recorder_of(job: StageJob) -> Recorder:
         lambda recorder: recorder.start(0, None, []),
         lambda recorder: recorder.save(2, {"stage": {}}, {}),
         lambda recorder: recorder.show(Diverged(1, {"loss": float("nan")})),
-        lambda recorder: recorder.fail(),
         lambda recorder: recorder.finish(),
     ],
-    ids=["start", "save", "show", "fail", "finish"],
+    ids=["start", "save", "show", "finish"],
 )
 def test_an_attempt_that_was_followed_writes_nothing(job: StageJob, tmp_path: Path, write: Any) -> None:
     old = recorder_of(job)
@@ -97,9 +96,7 @@ def test_training_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
     assert not newest.exists() and checkpoints.steps() == [4, 6]
 
 
-def test_what_was_finished_is_finished_again_without_another_checkpoint(
-    job: StageJob, tmp_path: Path
-) -> None:
+def test_the_last_checkpoint_is_not_written_twice(job: StageJob, tmp_path: Path) -> None:
     result = run_in_process(job)
     (tmp_path / job.folder / "result.json").unlink()
     again = run_in_process(job)
