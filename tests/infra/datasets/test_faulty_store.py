@@ -6,23 +6,28 @@ import shutil
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
 
 from arco_core.errors import DataError, StoreError
 from infra.datasets import DatasetVersion, SlicePool, prepare_dataset
 from infra.datasets.verify import verify
-from infra.storage import Store
+from infra.storage import Store, s3
 from tests.faulty_proxy import FaultyProxy
-from tests.infra.test_storage_faults import BOTH, impatient, proxies, proxy
+from tests.infra.test_storage_faults import BOTH, proxies, proxy
 
 from .conftest import TINY
 
-__all__ = ["impatient", "proxies", "proxy"]
+__all__ = ["proxies", "proxy"]
 pytestmark = pytest.mark.s3
+SETTINGS = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=2, read_timeout=2)
+"""Clients wait two seconds where they would a minute: a server on a busy machine may need one."""
+SLOW = 3.0
 
 
 @pytest.fixture
-def remote(proxy: FaultyProxy, tmp_path: Path, impatient: None) -> Store:
+def remote(proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A folder of the server behind the proxy."""
+    monkeypatch.setattr(s3, "SETTINGS", SETTINGS)
     return Store(f"s3://arco/{tmp_path.name}")
 
 
@@ -33,7 +38,7 @@ def spoil(proxy: FaultyProxy) -> None:
         ("slow", "case_004"), ("slow body", "case_005"), ("500", "list-type=2"), ("reset", "manifest.json"),
         ("broken body", "cases-"),
     ):  # fmt: skip
-        proxy.add(action, path=path, times=1, seconds=1.5)  # type: ignore[arg-type]
+        proxy.add(action, path=path, times=1, seconds=SLOW)  # type: ignore[arg-type]
     for action, path in (
         ("500", "/labeled/"), ("lost answer", "/unlabeled/"), ("reset", "/references/"), ("503", "cases-"),
         ("lost answer", "manifest.json"),
@@ -76,7 +81,7 @@ def test_a_pool_survives_what_passes_and_names_a_shard_that_is_cut_short(
     version = prepare_dataset(remote.join("raw"), Store(remote.join("store")), TINY, use_ray=False)
     assert version.version == tiny.version
     for action in ("500", "503", "reset", "broken body", "slow", "slow body"):
-        proxy.add(action, path=r"/labeled/.*parquet", times=1, seconds=1.5)  # type: ignore[arg-type]
+        proxy.add(action, path=r"/labeled/.*parquet", times=1, seconds=SLOW)  # type: ignore[arg-type]
     patients = tiny.patients("train")
     with (
         SlicePool(version, patients, labels=True, batch=3, cache=False) as pool,
