@@ -65,6 +65,11 @@ def shared_ray(*, workers: int = 1) -> Iterator[str]:
                 os.environ["RAY_ADDRESS"] = before
 
 
+def starts_embedded() -> bool:
+    """Whether `ray_session` would start a Ray here."""
+    return not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+
+
 def _start_embedded(workers: int) -> None:
     _set_defaults(_EMBEDDED_ENVIRONMENT)
     ray.init(

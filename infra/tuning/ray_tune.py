@@ -19,18 +19,19 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 
 from arco_core.config import RunConfig as RunSettings
-from infra.mailbox import open_mailbox
+from infra.mailbox import open_board
 from infra.progress import Event, Sink, default_sink
-from infra.ray_session import available_cores, ray_session
+from infra.ray_session import available_cores, ray_session, starts_embedded
 from infra.signals import SignalNote
 from infra.training.mlflow_run import mlflow_environment, require_mlflow
+from infra.training.ray_train import worker_resources
 from infra.training.stage_job import StageResult
 from infra.tuning.agenda import Agenda
 from infra.tuning.early_stopping import stopping_scheduler
 from infra.tuning.order import InOrder, NotPickled
 from infra.tuning.run import Places
 from infra.tuning.stopped import SweepInterrupted
-from infra.tuning.trial import DICE, EVENT, PERCENT, RESULT, WARNING, train_task
+from infra.tuning.trial import DICE, EVENT, PERCENT, RESULT, STOPPED, WARNING, train_task
 
 _DRIVER = {"CPU": 0.01}
 """A placement group cannot be empty."""
@@ -48,18 +49,20 @@ def run_on_tune(agenda: Agenda, places: Places) -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     runs = [task.job.settings.run for task in agenda.waiting]
-    most = max(run.workers for run in runs)
+    most = max(run.cores for run in runs)
     wanted = places.concurrent or max(available_cores() // most, 1)
+    # An embedded Ray has a CPU more than workers, for other tasks.
+    limit = wanted if starts_embedded() else None
     with ray_session(workers=wanted * most), SignalNote() as note, tempfile.TemporaryDirectory() as scratch:
-        concurrent = places.concurrent or _as_many_as_fit(runs)
-        board, sink = open_mailbox(), default_sink()
+        concurrent = places.concurrent or _as_many_as_fit(runs, limit)
+        board, sink = open_board(), default_sink()
         try:
             tune.Tuner(
                 tune.with_resources(train_task, tune.PlacementGroupFactory([_DRIVER])),
                 param_space={"board": board, "environment": mlflow_environment()},
                 tune_config=tune.TuneConfig(
                     search_alg=InOrder(agenda, note),
-                    scheduler=stopping_scheduler(places.grace),
+                    scheduler=stopping_scheduler(places.grace, lambda name: ray.get(board.stop.remote(name))),
                     num_samples=len(agenda.waiting),
                     max_concurrent_trials=concurrent,
                     reuse_actors=True,  # starting a driver takes seconds
@@ -84,10 +87,16 @@ def _name(trial: Trial) -> str:
     return f"trial_{trial.trial_id}"
 
 
-def _as_many_as_fit(runs: Sequence[RunSettings]) -> int:
-    """Trainings of the largest size that the machines have CPUs for, one at least."""
-    cpus = ray.cluster_resources().get("CPU", 0.0)
-    return max(int(cpus // max(run.workers for run in runs)), 1)
+def _as_many_as_fit(runs: Sequence[RunSettings], limit: int | None) -> int:
+    """Trainings of the largest size that there are CPUs and GPUs for; one at least, `limit` at most."""
+    have = ray.cluster_resources()
+    fit = [
+        int(have.get(kind, 0.0) // (run.workers * each))
+        for run in runs
+        for kind, each in worker_resources(run).items()
+        if each
+    ]
+    return max(min(fit if limit is None else [*fit, limit]), 1)
 
 
 class _Watch(NotPickled, tune.Callback):
@@ -101,7 +110,7 @@ class _Watch(NotPickled, tune.Callback):
         """Ask the running trials to save and end, once a signal is noted."""
         if self._note.number is not None and not self._asked:
             self._asked = True
-            ray.get(self._board.stop.remote())
+            ray.get(self._board.stop_all.remote())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -130,7 +139,7 @@ class _Watch(NotPickled, tune.Callback):
         if last.get(RESULT):
             result = StageResult.from_json(last[RESULT])
             self._agenda.end(name, "done", attempts=attempts, result=result)
-        elif RESULT not in last:
+        elif last.get(STOPPED):
             reason = f"validation Dice {last[DICE]:.3f} after {last[PERCENT]:.0f} % of its steps"
             self._agenda.end(name, "stopped", attempts=attempts, reason=reason)
 

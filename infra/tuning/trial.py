@@ -17,7 +17,8 @@ from infra.signals import Interrupted, SignalNote
 from infra.training.ray_train import train_on_ray
 from infra.training.stage_job import StageJob
 
-EVENT, DICE, PERCENT, RESULT, WARNING = "event", "dice", "percent", "result", "warning"
+EVENT, DICE, PERCENT, WARNING = "event", "dice", "percent", "warning"
+RESULT, STOPPED = "result", "stopped"
 _SECONDS = 1.0
 """At most one report in so long, besides those that have a validation's Dice."""
 
@@ -28,26 +29,38 @@ def train_task(config: dict[str, Any]) -> dict[str, Any]:
     Tune is told, as metrics: an `infra.progress.Event`, `percent` and, from the first validation on, `dice`.
     """
     os.environ.update(config["environment"])  # for the workers; this process may be on another node
+    board, name = config["board"], config["name"]
     job = StageJob.from_json(config["job"])
-    note = SignalNote()
-    threading.Thread(target=_wait, args=(config["board"], note), name="wait-for-stop", daemon=True).start()
+    request = _StopRequest(board, name)
     sink = _Reports()
-    with Progress(
-        config["name"], job.steps, "steps", images_per_unit=job.images_per_step, sink=sink
-    ) as progress:
-        try:
-            result = train_on_ray(job, progress, note)
-        except Interrupted:
-            return {**sink.last, RESULT: ""}
-        except Exception as error:  # Tune tells nobody why an attempt failed that is not the last
-            ray.get(config["board"].warn.remote(f"{config['name']}: {error}"))
-            raise
-    return {**sink.last, PERCENT: 100.0, RESULT: result.to_json()}
+    try:
+        with Progress(name, job.steps, "steps", images_per_unit=job.images_per_step, sink=sink) as progress:
+            result = train_on_ray(job, progress, request.note)
+    except Interrupted:
+        return {**sink.last, RESULT: "", STOPPED: request.early}
+    except Exception as error:  # Tune tells nobody why an attempt failed that is not the last
+        ray.get(board.warn.remote(f"{name}: {error}"))
+        raise
+    finally:
+        board.leave.remote(name)
+    return {**sink.last, PERCENT: 100.0, RESULT: result.to_json(), STOPPED: False}
 
 
-def _wait(board: Any, note: SignalNote) -> None:
-    ray.get(board.wait_for_stop.remote())
-    note.number = signal.SIGTERM
+class _StopRequest:
+    """Whether the trial `name` is to stop, as the sweep says on its board."""
+
+    def __init__(self, board: Any, name: str) -> None:
+        self.note = SignalNote()
+        """Has a number once the trial is to stop."""
+        self.early = False
+        """That is because others do better."""
+        threading.Thread(target=self._wait, args=(board, name), name="wait-for-stop", daemon=True).start()
+
+    def _wait(self, board: Any, name: str) -> None:
+        verdict = ray.get(board.wait.remote(name))
+        if verdict:
+            self.early = verdict == "trial"
+            self.note.number = signal.SIGTERM
 
 
 class _Reports:
