@@ -1,9 +1,10 @@
-"""Prediction: windows of a volume against MONAI's own inferer, slices by batch, and a whole scan.
+"""Prediction: windows against MONAI's own inferer, slices by batch, a whole scan, and a folder on Ray Data.
 
     python benchmarks/predict.py [--quick] [--json] [--threads 2] [--repeats 5] [--device cuda]
 
 Variants of one part take turns, so that a machine that slows down does so for all of them; medians of all
-turns and ratios are printed. Networks have random weights, which cost what trained ones do.
+turns and ratios are printed. Our masks and MONAI's must be the same but for rounding. Networks have random
+weights, which cost what trained ones do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from arco_core.inference.probabilities import PATCHES_PER_BATCH, SLICES_PER_BATC
 from arco_core.model_package import PublishedModel
 from arco_core.networks import build_network
 from arco_core.preprocess import prepare_image
+from benchmarks.predict_folder import describe_folder, measure_folder
 from components.predict.outputs import nifti_bytes
 from components.predict.scans import Segmented
 from infra.datasets.nifti import decode_nifti
@@ -51,11 +53,15 @@ class Setting:
     slices: int
     side: int
     repeats: int
+    scans: int
+    """Of the folder."""
     device: str
 
 
-FULL = {"volume": (96, 160, 160), "patch": (48, 96, 96), "slices": 48, "side": 256}
-QUICK = {"volume": (16, 64, 64), "patch": (16, 32, 32), "slices": 8, "side": 96}
+FULL = {"volume": (96, 160, 160), "patch": (48, 96, 96), "slices": 48, "side": 256, "scans": 1000}
+QUICK = {"volume": (16, 64, 64), "patch": (16, 32, 32), "slices": 8, "side": 96, "scans": 20}
+LEAST_AGREEMENT = 0.999
+"""Share of voxels that our masks and MONAI's must have in common; ties may fall either way."""
 
 
 def take_turns(
@@ -74,6 +80,19 @@ def take_turns(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def agreement(ours: object, monai: object) -> float:
+    """Share of voxels with the same class, of probabilities (K, …) and (1, K, …).
+
+    Raises:
+        RuntimeError: it is below LEAST_AGREEMENT: what would be timed is not the same thing.
+    """
+    masks = [np.asarray(p).reshape(-1, *np.shape(p)[-4:]).argmax(axis=1) for p in (ours, monai)]
+    share = float((masks[0] == masks[1]).mean())
+    if share < LEAST_AGREEMENT:
+        raise RuntimeError(f"our masks and MONAI's agree in {share:.4%} of the voxels: must be 99.9%.")
+    return share
+
+
 def measure_windows(setting: Setting) -> dict[str, Any]:
     """Seconds a volume through a V-Net: ours, MONAI's inferer in its own words, and with mirror images."""
     device = torch.device(setting.device)
@@ -87,9 +106,13 @@ def measure_windows(setting: Setting) -> dict[str, Any]:
 
         def run() -> object:
             with torch.inference_mode():
-                return inferer(torch.from_numpy(volume)[None], network).softmax(dim=1)
+                return inferer(torch.from_numpy(volume)[None], classify)
 
         return run
+
+    def classify(batch: torch.Tensor) -> torch.Tensor:
+        """As ours: it is probabilities that are blended."""
+        return network(batch).softmax(dim=1)
 
     def ours(flips: str = "") -> Callable[[], object]:
         return lambda: predict_windows(
@@ -100,7 +123,11 @@ def measure_windows(setting: Setting) -> dict[str, Any]:
     actions |= {"ours": ours(), "ours, flips w": ours("w")}
     seconds = take_turns(actions, setting.repeats, device)
     same = seconds[f"monai, batch {PATCHES_PER_BATCH}"]
-    return {"seconds": seconds, "monai_over_ours": same / seconds["ours"]}
+    return {
+        "seconds": seconds,
+        "monai_over_ours": same / seconds["ours"],
+        "agreement": agreement(ours()(), monai(PATCHES_PER_BATCH)()),
+    }
 
 
 def measure_slices(setting: Setting) -> dict[str, Any]:
@@ -126,6 +153,7 @@ def measure_slices(setting: Setting) -> dict[str, Any]:
         "slices_per_second": {name: setting.slices / value for name, value in seconds.items()},
         "batch_speedup": seconds["batch 1"] / seconds[f"batch {SLICES_PER_BATCH}"],
         "monai_over_ours": seconds["monai"] / seconds[f"batch {SLICES_PER_BATCH}"],
+        "agreement": agreement(np.moveaxis(np.asarray(ours(SLICES_PER_BATCH)()), 0, 1), monai()),
     }
 
 
@@ -166,6 +194,12 @@ def measure_scan(setting: Setting) -> dict[str, Any]:
     return {"seconds": seconds, "network_share": seconds["segment"] / whole, "scans_per_minute": 60 / whole}
 
 
+def measure_scans(setting: Setting) -> dict[str, Any]:
+    """A folder of small scans, see `predict_folder`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_folder(Path(folder), setting.scans)
+
+
 def blobs(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A mask of the same size that compresses as real ones do; that of random weights is noise."""
     whole = np.zeros_like(mask)
@@ -175,11 +209,12 @@ def blobs(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """All three parts."""
+    """All four parts."""
     parts: dict[str, Callable[[Setting], dict[str, Any]]] = {
         "windows": measure_windows,
         "slices": measure_slices,
         "scan": measure_scan,
+        "folder": measure_scans,
     }
     return {name: measure(setting) for name, measure in parts.items()}
 
@@ -214,10 +249,14 @@ def describe(result: Mapping[str, Any], setting: Setting) -> str:
     lines = [f"a volume of {setting.volume}, patches of {setting.patch}, overlap {OVERLAP:.0%}, V-Net:"]
     lines += [f"  {name:<16} {seconds:8.3f} s" for name, seconds in windows["seconds"].items()]
     lines += [f"  MONAI's time over ours, same batch: {windows['monai_over_ours']:.2f}"]
+    lines += [f"  voxels with the same class: {windows['agreement']:.4%}"]
     lines += [f"slices of {setting.side} x {setting.side}, U-Net:"]
     lines += [f"  {name:<16} {rate:8.1f} slices/s" for name, rate in slices["slices_per_second"].items()]
+    lines += [f"  MONAI's time over ours, same batch: {slices['monai_over_ours']:.2f}"]
+    lines += [f"  voxels with the same class: {slices['agreement']:.4%}"]
     lines += [f"a scan of {setting.slices} slices, {scan['scans_per_minute']:.1f} a minute:"]
     lines += [f"  {name:<16} {seconds:8.3f} s" for name, seconds in scan["seconds"].items()]
+    lines += ["folders of small scans on Ray Data:", *describe_folder(result["folder"])]
     return "\n".join(lines)
 
 
