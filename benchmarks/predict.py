@@ -86,7 +86,8 @@ def agreement(ours: object, monai: object) -> float:
     Raises:
         RuntimeError: it is below LEAST_AGREEMENT: what would be timed is not the same thing.
     """
-    masks = [np.asarray(p).reshape(-1, *np.shape(p)[-4:]).argmax(axis=1) for p in (ours, monai)]
+    arrays = [np.asarray(probabilities) for probabilities in (ours, monai)]
+    masks = [array.reshape(-1, *array.shape[-4:]).argmax(axis=1) for array in arrays]
     share = float((masks[0] == masks[1]).mean())
     if share < LEAST_AGREEMENT:
         raise RuntimeError(f"our masks and MONAI's agree in {share:.4%} of the voxels: must be 99.9%.")
@@ -112,7 +113,8 @@ def measure_windows(setting: Setting) -> dict[str, Any]:
 
     def classify(batch: torch.Tensor) -> torch.Tensor:
         """As ours: it is probabilities that are blended."""
-        return network(batch).softmax(dim=1)
+        probabilities: torch.Tensor = network(batch).softmax(dim=1)
+        return probabilities
 
     def ours(flips: str = "") -> Callable[[], object]:
         return lambda: predict_windows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +212,7 @@ def _cell(methods: Mapping[str, Any], method: str, metric: str, name: str | None
     interval: Sequence[float] | None = (
         score["interval"] if name is None else score["per_class_interval"][name]
     )
-    shown = signed if metric in _SIGNED else number
+    shown: Callable[[float | None, float, int], str] = signed if metric in _SIGNED else number
     return Cell(
         value=shown(value_of(methods, method, metric, name), factor, digits),
         spread=number(spread_of(methods, method, metric, name), factor, digits, none=""),
