@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from arco_core.config import load
 from arco_core.errors import DataError
 from components.retrain.memory import Memory
-from components.retrain.plan import BASE, Plan, RetrainSettings, lease_of, model_overrides, registry_of
+from components.retrain.plan import (
+    BASE,
+    Plan,
+    RetrainSettings,
+    batch_of,
+    lease_of,
+    model_overrides,
+    registry_of,
+)
 from components.retrain.report import BAD, Outcome, finish
 from infra.datasets import DatasetVersion
 from infra.datasets.append import file_tags, known_digests
@@ -96,7 +102,7 @@ def _look(settings: RetrainSettings, release: Release, lease: int) -> Discovery:
     if release.action == "rollback" and not _any_unjudged(new, settings, memory):
         reason = f"a rollback holds: all {len(new)} scans were judged before; new ones end it"
         return _nothing(settings, release, "nothing new", reason, left_out=left_out)
-    return _begin(settings, release, lease, overrides, new, left_out)
+    return _begin(settings, release, lease, overrides, new, left_out, memory)
 
 
 def _begin(
@@ -106,9 +112,10 @@ def _begin(
     overrides: tuple[str, ...],
     new: list[Digests],
     left_out: dict[str, str],
+    memory: Memory,
 ) -> Discovery:
     """The plan, unless the same batch was judged before."""
-    batch = _digest([asdict(digests) for digests in new], release.checkpoint, overrides, settings)
+    batch = batch_of(new, release.checkpoint, overrides, settings)
     plan = Plan(
         settings=settings,
         run=Store(settings.store).join(f"runs/{settings.name}-retrain-{batch}"),
@@ -118,13 +125,11 @@ def _begin(
         scans=tuple(new),
         left_out=left_out,
     )
-    judged = Outcome.read(plan.run)
+    run = memory.run_of(batch) or plan.run  # of a night that had bad ones besides
+    judged = Outcome.read(run)
     if judged is not None and judged.final:
-        return _nothing(
-            settings, release, "nothing new",
-            f"the same {len(new)} scans were judged before ({judged.decision}): {plan.run}",
-            left_out=left_out,
-        )  # fmt: skip
+        reason = f"the same {len(new)} scans were judged before ({judged.decision}): {run}"
+        return _nothing(settings, release, "nothing new", reason, left_out=left_out)
     plan.save()
     registry_of(settings).note_night(lease, plan.run)
     return Discovery(plan=plan, outcome=None)
@@ -210,13 +215,6 @@ def _without_known(
         else:
             new[digests.image] = digests
     return sorted(new.values(), key=lambda digests: digests.case_id)
-
-
-def _digest(contents: object, checkpoint: str, overrides: tuple[str, ...], settings: RetrainSettings) -> str:
-    """Names the run folder: the same scans and settings are judged once for a model, whichever release."""
-    options = (settings.labeled, settings.margin, settings.min_patients)
-    text = json.dumps([contents, checkpoint, overrides, options], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _nothing(

@@ -27,11 +27,12 @@ class Memory:
         try:
             values = json.loads(self._store.read_bytes(self._path))
         except NotFound:
-            values = {"scans": [], "series": {}}
+            values = {"scans": [], "series": {}, "batches": {}}
         self._scans: dict[Key, str | None] = {
             (c, image, label): bad for c, image, label, bad in values["scans"]
         }
         self._series: dict[str, list[Any]] = values["series"]
+        self._batches: dict[str, str] = values["batches"]
         self._lease, self._changed = lease, False
 
     def bad(self, digests: Digests) -> str | None:
@@ -49,6 +50,15 @@ class Memory:
             reason = (bad or {}).get(digests.case_id)
             self._changed |= self._scans.get(_key(digests), "") != reason
             self._scans[_key(digests)] = reason
+
+    def note_batch(self, batch: str, run: str) -> None:
+        """Remember in which run folder the scans that `batch` stands for were judged."""
+        self._changed |= self._batches.get(batch) != run
+        self._batches[batch] = run
+
+    def run_of(self, batch: str) -> str | None:
+        """What `note_batch` remembered."""
+        return self._batches.get(batch)
 
     def seen_before(self, case_id: str, tags: Sequence[str]) -> bool:
         """Whether an earlier night saw the scan `case_id` with these very files; it is noted for the next."""
@@ -71,7 +81,7 @@ class Memory:
         if not self._changed:
             return
         scans = [[*key, bad] for key, bad in sorted(self._scans.items(), key=str)]
-        values = {"scans": scans, "series": self._series}
+        values = {"scans": scans, "series": self._series, "batches": self._batches}
         self._store.write_bytes(self._path, json.dumps(values, indent=1).encode())
         self._changed = False
 

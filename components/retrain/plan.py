@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -83,6 +84,16 @@ class Plan:
         values["overrides"] = tuple(values["overrides"])
         values["scans"] = tuple(Digests(**scan) for scan in values["scans"])
         return Plan(**values, settings=RetrainSettings(**settings))
+
+
+def batch_of(
+    scans: Sequence[Digests], checkpoint: str, overrides: tuple[str, ...], settings: RetrainSettings
+) -> str:
+    """Names a batch: the same scans and settings are judged once for a model, whichever release it is."""
+    contents = [asdict(scan) for scan in sorted(scans, key=lambda scan: scan.case_id)]
+    options = (settings.labeled, settings.margin, settings.min_patients)
+    text = json.dumps([contents, checkpoint, overrides, options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def model_overrides(checkpoint: str, overrides: Sequence[str]) -> tuple[str, ...]:

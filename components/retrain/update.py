@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from arco_core.errors import DataError
 from components.prepare.step import prepare_on, write_cases
 from components.retrain.memory import Memory
-from components.retrain.plan import BASE, PLAN, Plan, RetrainSettings, lease_of, registry_of
+from components.retrain.plan import BASE, PLAN, Plan, RetrainSettings, batch_of, lease_of, registry_of
 from components.retrain.report import BAD, Outcome, finish
 from components.training_options import TrainingOptions, train
 from infra.datasets import DatasetVersion
@@ -125,4 +125,8 @@ def remember(plan: Plan, bad: Mapping[str, str], judged: Collection[str]) -> Non
     """Have later nights know which of the plan's scans are `bad`, and which took part in a judgement."""
     memory = Memory(plan.settings, plan.lease)
     memory.note((scan for scan in plan.scans if scan.case_id in bad or scan.case_id in judged), bad)
+    used = [scan for scan in plan.scans if scan.case_id in judged]
+    if used:
+        batch = batch_of(used, release_of(plan).checkpoint, plan.overrides, plan.settings)
+        memory.note_batch(batch, plan.run)
     memory.save()

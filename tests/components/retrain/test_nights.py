@@ -28,9 +28,9 @@ from components.retrain import release as release_module
 from components.retrain.__main__ import main as judge_job
 from components.retrain.plan import Plan, RetrainSettings, lease_of, registry_of
 from components.retrain.release import release_on
-from components.retrain.report import Outcome
+from components.retrain.report import Outcome, finish
 from components.retrain.steps import check_settings, discover_step, end_step
-from components.retrain.update import continue_training, extend
+from components.retrain.update import continue_training, extend, remember
 from components.training_options import TrainingOptions, train
 from infra.checkpoints import read_checkpoint
 from infra.datasets import DatasetVersion
@@ -259,6 +259,19 @@ def test_a_promotion_that_was_cut_off_is_finished(service: Service, monkeypatch:
     assert json.loads(Path(result).read_text()) == {"url": "promoted"}
     assert service.current == promoted and promoted.parent == before.number
     service.remove(new)
+
+
+def test_scans_that_were_judged_beside_a_bad_one_are_not_judged_again(service: Service) -> None:
+    good, bad = service.add(24), service.add(25)
+    plan = Plan.load(service.discover("mixed"))
+    remember(plan, {bad: "bad: torn"}, judged=[good])
+    outcome = Outcome(name="heart", decision="kept", reason="worse", release=plan.release, lease=plan.lease)
+    finish(plan.settings, outcome, run=plan.run, alert=True)
+    service.end("mixed")
+    assert not service.discover("next")
+    report = service.last_report()
+    assert "the same 1 scans were judged before (kept)" in report and f"{bad}: known: bad: torn" in report
+    service.remove(good, bad)
 
 
 def test_without_a_model_in_service(service: Service) -> None:
