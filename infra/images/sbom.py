@@ -88,9 +88,9 @@ def _component(name: str, version: str, url: str) -> Component:
 
 def _licenses(metadata: importlib.metadata.PackageMetadata) -> dict[str, Any]:
     """What a package's metadata says, in the order of how exactly it says it."""
-    if expression := metadata.get("License-Expression"):
+    for expression in metadata.get_all("License-Expression") or []:
         return {"licenses": [{"expression": expression}]}
-    stated = (metadata.get("License") or "").strip()
+    stated = "".join(metadata.get_all("License") or []).strip()
     if 0 < len(stated) <= _LONGEST_LICENSE and "\n" not in stated and stated != "UNKNOWN":
         return {"licenses": [{"license": {"name": stated}}]}
     classes = [text.split(" :: ") for text in metadata.get_all("Classifier") or []]
