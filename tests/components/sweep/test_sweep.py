@@ -1,4 +1,4 @@
-"""A sweep from its command line to its report, without Ray: killed on the way, and with trials that fail."""
+"""A sweep from its command line to its report: killed on the way, and with trials that fail."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from arco_core.errors import TrainingError
 from components.cli import main
@@ -21,6 +22,7 @@ from components.sweep.settings import SweepConfig
 from infra.training import StageJob, StageResult, run_stage
 from infra.tuning import run as tuning
 from tests.conftest import TINY_SETTINGS
+from tests.infra.ray_cluster import wait_until
 
 SETTINGS = [argument for setting in TINY_SETTINGS for argument in ("--set", setting)]
 
@@ -87,6 +89,34 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing_that_was_done(tiny_dataset: 
     comparison = json.loads((run / "comparison.json").read_text())
     assert [amount["labeled"] for amount in comparison["amounts"]] == [1, 2]
     assert comparison["notes"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.cluster  # only on request, until it was seen to be quick and steady
+def test_a_killed_sweep_on_ray_goes_on_and_repeats_nothing_that_was_done(
+    tiny_dataset: str, tmp_path: Path, ray_address: str
+) -> None:
+    run, log = tmp_path / "sweep", tmp_path / "log"
+    given = arguments(tiny_dataset, run, "--labeled", "1", "--backend", "ray", "--concurrent", "1")
+    with log.open("w") as out:
+        command = [sys.executable, "-m", "components.sweep", *given]
+        killed = subprocess.Popen(command, stdout=out, stderr=out)
+    wait_until(lambda: killed.poll() is not None or len(list(run.glob("trainings/*/checkpoints"))) == 2)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL, log.read_text()
+    cpus = ray.cluster_resources()["CPU"]
+    wait_until(lambda: round(ray.available_resources()["CPU"], 3) == cpus, 60)  # its workers are gone, too
+    before = finished(run)
+    assert before
+
+    main(["sweep", *given])
+    started = attempts(run)
+    assert finished(run) == started.keys()
+    assert len(started) == 2 + 1  # two methods; a stage one
+    assert {started[name] for name in before} == {1}
+    assert [trial["state"] for trial in record(run)["trials"]] == ["done"] * 2
+    assert (run / "report.html").exists()
 
 
 def options(dataset: str, run: Path, methods: Sequence[str]) -> SweepOptions:

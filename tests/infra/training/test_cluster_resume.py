@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,11 @@ SETTINGS = [
 class Driver:
     """`python -m components.<stage>` as a user starts it, on the cluster."""
 
-    def __init__(self, cluster: RayCluster | RayHosts, job: StageJob, log: Path) -> None:
-        settings = [part for setting in (*TINY_SETTINGS, *SETTINGS) for part in ("--set", setting)]
+    def __init__(
+        self, cluster: RayCluster | RayHosts, job: StageJob, log: Path, more: Sequence[str] = ()
+    ) -> None:
+        """`more` settings than `SETTINGS`, as `job` has them."""
+        settings = [part for setting in (*TINY_SETTINGS, *SETTINGS, *more) for part in ("--set", setting)]
         command = [sys.executable, "-m", f"components.{job.stage}", "--dataset", job.dataset_url]
         command += ["--run", job.run_url, "--labeled", "2", *settings]
         if job.init_checkpoint:
