@@ -77,6 +77,7 @@ def passes(draws: Draws) -> list[tuple[str, int]]:
 )
 def test_stage_two(absent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     stage, draws = stage_of("finetune", monkeypatch)
+    assert (len(stage.student_head.predictor), len(stage.teacher_head.predictor)) == (2, 0)
     banks = Banks([[] for _ in range(CLASSES)], room=20)
     bias = float(stage.teacher.head.bias[1].detach())
     for i in range(4):
