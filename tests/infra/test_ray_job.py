@@ -58,6 +58,12 @@ def test_every_step_runs_as_a_job(cluster: RayCluster, config: str, tiny_raw: Pa
     models = [part for ref in refs for part in ("--model", ref.method, "0", ref.checkpoint)]
     step("evaluate", "--dataset", dataset, "--run", run, *models)
     assert (Path(run) / "summary.json").exists()
+    grid = tmp_path / "sweep.toml"
+    table = "[sweep]\npreset = 'generic'\nmethods = ['supervised']\nlabeled = [2]\nseeds = [0]\n"
+    grid.write_text(f"{Path(config).read_text()}\n{table}")
+    swept = str(tmp_path / "runs/b")
+    told = step("sweep", "--config", str(grid), "--dataset", dataset, "--run", swept)
+    assert "supervised" in told and (Path(swept) / "sweep.json").exists()
 
 
 def arco_submit(cluster: RayCluster, *command: str) -> list[str]:
