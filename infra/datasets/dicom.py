@@ -12,6 +12,7 @@ import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ _TAGS = [
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _GAP = 0.1
 """Share of the slice distance by which a slice may lie off its place."""
+_CLOSEST_MM, _FARTHEST_MM = 1e-3, 1e6
+"""What is nearer to another slice lies in its place; what is farther from the origin lies nowhere."""
 _ERRORS = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError,
     NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError, struct.error,
@@ -104,7 +107,7 @@ def _decode(data: bytes, path: str) -> _Slice:
                 path=path,
                 series=str(dataset.SeriesInstanceUID),
                 pixels=_pixels(dataset),
-                position=np.asarray([float(v) for v in dataset.ImagePositionPatient], np.float64).reshape(3),
+                position=_position(dataset),
                 axes=_axes(dataset),
                 thickness=float(dataset.SliceThickness) if dataset.get("SliceThickness") else None,
             )
@@ -143,6 +146,13 @@ def _axes(dataset: Any) -> npt.NDArray[np.float64]:
         raise ValueError("pixels without an extent or a direction")
     axes: npt.NDArray[np.float64] = cosines * np.array([[column_mm], [row_mm]])
     return axes
+
+
+def _position(dataset: Any) -> npt.NDArray[np.float64]:
+    position = np.asarray([float(v) for v in dataset.ImagePositionPatient], np.float64).reshape(3)
+    if not np.abs(position).max() <= _FARTHEST_MM:  # nor where it is not a number
+        raise ValueError("a slice that lies nowhere")
+    return position
 
 
 def _pixels(dataset: Any) -> npt.NDArray[Any]:
@@ -190,12 +200,13 @@ def _step(ordered: Sequence[_Slice], normal: npt.NDArray[np.float64]) -> npt.NDA
     positions = np.stack([s.position for s in ordered])
     steps = np.diff(positions @ unit)
     usual = float(np.median(steps))
-    for index, step in enumerate(steps):
-        pair = f"{ordered[index].path} and {ordered[index + 1].path}"
-        if step < _GAP * usual or step <= 0:
+    pairs = [f"{one.path} and {other.path}" for one, other in pairwise(ordered)]
+    for pair, step in zip(pairs, steps, strict=True):
+        if step < max(_GAP * usual, _CLOSEST_MM):
             raise DataError(
                 f"{pair} lie in the same place: keep one volume in the folder (a time series holds several)"
             )
+    for pair, step in zip(pairs, steps, strict=True):
         if step > (1 + _GAP) * usual:
             missing = max(1, round(step / usual) - 1)
             raise DataError(

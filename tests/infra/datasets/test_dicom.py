@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,8 @@ def with_syntax(uid: str) -> Callable[[list[Dataset]], list[Dataset]]:
     [
         (lambda s: [*s[:2], *s[3:]], r"are 16\.00 mm apart, the other slices 8\.00 mm: 1 slices seem"),
         (edited(2, ImagePositionPatient=[-20, -30, -32]), "lie in the same place"),
+        (lambda s: [*s[:2], *(copy.deepcopy(s[1]) for _ in range(4))], "lie in the same place: keep one"),
+        (edited(2, ImagePositionPatient=["-20", "-30", "1e300"]), "not a readable DICOM slice"),
         (edited(4, ImagePositionPatient=[-20, -30, -4]), r"are 12\.00 mm apart"),
         (edited(2, ImagePositionPatient=[20, -30, -24]), "not evenly spaced"),
         (edited(2, SeriesInstanceUID="1.2.4"), "are of two series"),
