@@ -25,6 +25,7 @@ from tests.s3_servers import real_s3_server as real_s3_server
 torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what cannot run on this machine; share the rest among the processes of `-n`."""
     for item in items:
