@@ -18,8 +18,6 @@ STORE ?=
 WORKERS ?=
 ARGS ?=
 ACCELERATOR ?= cpu
-# Processes of the tests: one starts the engines (Ray, servers, containers), the other runs all else.
-JOBS ?= 2
 
 .PHONY: help demo test lint format setup images clean
 
@@ -33,7 +31,7 @@ demo: $(VENV)/.installed
 		$(if $(WORKERS),--set run.workers=$(WORKERS)) $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/python -m pytest
 
 lint: setup
 	@$(BIN)/lint-imports --no-logo

@@ -25,31 +25,11 @@ from tests.s3_servers import real_s3_server as real_s3_server
 torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what cannot run on this machine; share the rest among the processes of `-n`."""
+    """Skip, with the reason, what cannot run on this machine."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="torch finds no GPU here"))
-    _share(items)
-
-
-def _share(items: list[pytest.Item]) -> None:
-    """Under `pytest -n`, a file's tests run in one process, and all that start engines in the same one.
-
-    Two tests that each start a Ray, a cluster or several trainings would only wait for each other. Those
-    come first, so that the other process does all else meanwhile.
-    """
-    busy = {item.path for item in items if _starts_engines(item)}
-    for item in items:
-        group = "engines" if item.path in busy else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path not in busy)
-
-
-def _starts_engines(item: pytest.Item) -> bool:
-    marked = any(item.get_closest_marker(name) for name in ("dist", "container", "cluster"))
-    return marked or not {"ray_address", "cluster"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
