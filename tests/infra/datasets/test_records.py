@@ -17,7 +17,7 @@ from .conftest import TINY
 STOP_AFTER = 4
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """The preparation ends here."""
 
 
