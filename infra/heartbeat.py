@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from arco_core.errors import StoreError
+from infra.repeating import repeating
 from infra.storage import Store
 
 STALE_SECONDS = 2700.0
@@ -25,22 +26,11 @@ _GRACE_SECONDS = 120.0
 def beating(store: Store, path: str, *, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Meanwhile, a thread writes the object `path` again and again. Raises `StoreError` at the start."""
     store.write_bytes(path, b"")
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(beat_seconds):
-            try:
-                store.write_bytes(path, b"")
-            except StoreError:  # it may be back by the next beat
-                continue
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
+    # A store that fails may be back by the next beat.
+    with repeating(
+        lambda: store.write_bytes(path, b""), every=beat_seconds, name="heartbeat", but=(StoreError,)
+    ):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def end_without(

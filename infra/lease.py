@@ -9,11 +9,11 @@ are the store's own, so clocks of machines do not matter.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from arco_core.errors import ArcoError, StoreError
+from infra.repeating import repeating
 from infra.storage import AlreadyExists, Store
 
 STALE_SECONDS = 1800.0
@@ -88,22 +88,11 @@ class Lease:
     def holding(self, number: int, *, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
         """Meanwhile, a thread keeps the lease alive; raises `LeaseLost` at start or end where it is lost."""
         self.beat(number)
-        stop = threading.Event()
-
-        def keep() -> None:
-            while not stop.wait(beat_seconds):
-                try:
-                    self.beat(number)
-                except (LeaseLost, StoreError):  # told at the end; a store may be back by the next beat
-                    continue
-
-        thread = threading.Thread(target=keep, name="lease", daemon=True)
-        thread.start()
-        try:
+        # A lost lease is told at the end, and a store that fails may be back by the next beat.
+        with repeating(
+            lambda: self.beat(number), every=beat_seconds, name="lease", but=(LeaseLost, StoreError)
+        ):
             yield
-        finally:
-            stop.set()
-            thread.join()
         self.check(number)
 
     def _newest(self) -> int:
