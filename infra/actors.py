@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from infra.alone import packed, run_alone, unpacked
+from infra.ray_rows import map_rows
 
 Task = TypeVar("Task")
 T = TypeVar("T")
@@ -30,28 +31,27 @@ def run_on_actors(
         actors: how many; each takes a core.
         gpus: GPUs of an actor.
     """
-    import ray.data  # costs seconds; who works in this process does without
-
-    rows = [{"number": number, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
-    if not rows:
+    if not tasks:
         return
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Actor,
-        fn_constructor_args=(pickle.dumps(make),),
-        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=1,
-        num_gpus=gpus or None,
-        max_task_retries=1,  # Ray deprecates such options here from 2.64 on, and names no other way yet
-    )
-    dataset.context.enable_progress_bars = False
-    dataset.context.max_errored_blocks = -1  # a block is one task
-    missing = set(range(len(rows)))
-    for row in dataset.iter_rows():
-        missing.discard(row["number"])
-        yield row["number"], unpacked(row["result"])
+    missing = set(range(len(tasks)))
+    for number, result in map_rows(_Actor, tasks, **_options(make, actors, gpus)):
+        missing.discard(number)
+        yield number, unpacked(result)
     left = sorted(missing)
     function: Callable[[Task], T] = partial(_made_anew, make)
     yield from zip(left, run_alone(function, [tasks[number] for number in left], gpus=gpus), strict=True)
+
+
+def _options(make: Callable[[], Any], actors: int, gpus: float) -> dict[str, Any]:
+    import ray.data  # costs seconds; who works in this process does without
+
+    return {
+        "fn_constructor_args": (pickle.dumps(make),),
+        "compute": ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
+        "num_cpus": 1,
+        "num_gpus": gpus or None,
+        "max_task_retries": 1,
+    }
 
 
 def _made_anew(make: Callable[[], Callable[[Task], T]], task: Task) -> T:

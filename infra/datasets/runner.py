@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from infra.alone import packed, unpacked
+from infra.ray_rows import map_rows
 
 Task = TypeVar("Task")
 T = TypeVar("T")
@@ -35,23 +35,13 @@ def run_tasks(
 def _run_on_ray(
     function: Callable[[Task], T], tasks: Sequence[Task], memory: int
 ) -> Iterator[tuple[int, T | None]]:
-    import ray.data  # costs seconds; the in-process runner does without
-
     def run(row: dict[str, Any]) -> dict[str, Any]:
         return {"number": row["number"], "result": packed(function, row["task"])}
 
-    rows = [{"number": number, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        run,
-        memory=_available(memory) or None,
-        max_retries=RETRIES,  # Ray deprecates such options here from 2.64 on, and names no other way yet
-    )
-    dataset.context.enable_progress_bars = False
-    dataset.context.max_errored_blocks = -1  # a block is one task
-    missing = set(range(len(rows)))
-    for row in dataset.iter_rows():
-        missing.discard(row["number"])
-        yield row["number"], unpacked(row["result"])
+    missing = set(range(len(tasks)))
+    for number, result in map_rows(run, tasks, memory=_available(memory) or None, max_retries=RETRIES):
+        missing.discard(number)
+        yield number, unpacked(result)
     for number in sorted(missing):
         yield number, None
 

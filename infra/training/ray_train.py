@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import placement_group_table
 
 from arco_core.config import RunConfig as RunSettings
 from arco_core.errors import TrainingError
@@ -231,7 +232,7 @@ class _Waiting:
         if alone is None or alone < _PATIENCE:
             self._told = self._told and alone is not None
             return ""
-        if self._told:
+        if self._told or not _places_pending():
             return ""
         self._told = True
         have, free = ray.cluster_resources(), ray.available_resources()
@@ -239,6 +240,11 @@ class _Waiting:
         each = " and ".join(f"{count} {kind}" for kind, count in needs.items())
         state = ", ".join(f"{free.get(kind, 0):g} of {have.get(kind, 0):g} {kind} free" for kind in needs)
         return f"waiting for places of {_workers(self._settings)} with {each} each ({state} on this Ray)"
+
+
+def _places_pending() -> bool:
+    """Whether somebody asks this Ray for places in vain; otherwise workers have theirs, and are starting."""
+    return any(group["state"] == "PENDING" for group in placement_group_table().values())
 
 
 def _use_gpu(settings: RunSettings) -> bool:

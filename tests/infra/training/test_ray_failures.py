@@ -12,6 +12,7 @@ import ray
 import ray.train
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
+from arco_core.config import RunConfig
 from arco_core.errors import TrainingError
 from infra.progress import Progress
 from infra.signals import Interrupted, SignalNote
@@ -114,3 +115,16 @@ def test_ray_still_tells_workers_of_nodes_that_are_about_to_go() -> None:
     assert PreemptionContext().preemption_info is None
     info = ray.train.PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"node": [0]})
     assert info.preempted_node_ids == ["node"]
+
+
+@pytest.mark.parametrize(("state", "told"), [("PENDING", True), ("CREATED", False)])
+def test_only_workers_that_have_no_places_are_told_to_wait(
+    monkeypatch: pytest.MonkeyPatch, state: str, told: bool
+) -> None:
+    monkeypatch.setattr(ray_train, "placement_group_table", lambda: {"a": {"state": state}})
+    monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(ray_train.ray, "available_resources", lambda: {"CPU": 1.0})
+    waiting = ray_train._Waiting(RunConfig(workers=2), {"CPU": 1, "GPU": 0})
+    assert waiting.words(None) == waiting.words(1.0) == ""
+    assert ("waiting for places of 2 workers" in waiting.words(60.0)) is told
+    assert waiting.words(61.0) == ""
