@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,13 +29,16 @@ def columns_of(summary: Mapping[str, Any]) -> tuple[Column, ...]:
 def results_table(summary: Mapping[str, Any]) -> Table:
     """Class × DSC, ASD, HD95 for every method of a `summary.json`; the better value is bold."""
     methods: Mapping[str, Any] = summary["methods"]
-    table = Table(title=f"{summary['split'].capitalize()}, {summary['cases']} volumes", title_justify="left")
-    table.add_column("class")
-    table.add_column("method")
+    title = f"{summary['split'].capitalize()}, {summary['cases']} volumes"
+    # Narrow, and never cut: 80 columns are all that a log or a terminal may have.
+    table = Table(title=title, title_justify="left", box=box.MINIMAL, padding=0, show_edge=False)
+    table.add_column("class", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     columns = columns_of(summary)
     titles = [title for _, title, _, _ in columns]
     for title in (titles[0], "95% interval", *titles[1:], "missing", "spurious"):
-        table.add_column(escape(title), justify="right")  # rich takes [mm] for markup
+        # A line for the unit; rich takes [mm] for markup.
+        table.add_column(escape(title.replace(" ", "\n")), justify="right", no_wrap=True)
     for name in (*next(iter(methods.values()))["dice"]["per_class"], None):
         table.add_section()
         for row, method in enumerate(methods):
