@@ -73,7 +73,7 @@ def _required_programs() -> Path:
     """The Docker client to use. Skips the test that asks, where something is missing."""
     if os.geteuid() != 0:
         pytest.skip("containers need root here: the tests start a Docker daemon of their own")
-    for program in ("dockerd", "mmdebstrap"):
+    for program in ("dockerd", "mmdebstrap", "unshare"):
         if shutil.which(program) is None:
             pytest.skip(f"no containers here: {program} is missing (apt-get install docker.io mmdebstrap)")
     for folder in os.get_exec_path():
@@ -135,7 +135,10 @@ def _import_base(folder: Path, environment: dict[str, str]) -> None:
     assert name is not None
     archive = folder / "base.tar"
     (folder / "tmp").mkdir()
-    command = ["mmdebstrap", "--variant=minbase", "--include=python3,python3-pip,python3-venv"]
+    # In a mount namespace of its own: killed in between, it would leave this machine's /proc and /sys below
+    # the folder, which is removed.
+    command = ["unshare", "--mount", "mmdebstrap", "--variant=minbase"]
+    command += ["--include=python3,python3-pip,python3-venv"]
     command += ["--dpkgopt=force-unsafe-io", *_hooks(folder), _SUITE, str(archive)]
     command += [str(_SOURCES)] if _SOURCES.exists() else []
     made = subprocess.run(

@@ -57,11 +57,15 @@ class RayCluster:
 
     def training_workers(self) -> dict[int, int]:
         """Process ids of the training workers, and of their nodes."""
+        return self.workers(b"RayTrainWorker")
+
+    def workers(self, title: bytes) -> dict[int, int]:
+        """Process ids of the workers with `title` in their names, and of their nodes."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 ours = self.environment["RAY_AUTH_TOKEN"].encode() in (folder / "environ").read_bytes()
-                if ours and b"RayTrainWorker" in (folder / "cmdline").read_bytes():
+                if ours and title in (folder / "cmdline").read_bytes():
                     found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue  # it has ended meanwhile
