@@ -112,6 +112,7 @@ def start_cluster(variables: Mapping[str, str], *, nodes: int = 3) -> Iterator[R
 
 
 def _main(folder: str, nodes: str) -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # where Ray prints what nodes have to say
     import ray
     from ray.cluster_utils import Cluster
 
@@ -129,10 +130,10 @@ def _main(folder: str, nodes: str) -> None:
 
     cluster.connect()
     add(int(nodes))
-    print(cluster.address, cluster.webui_url, flush=True)
+    print(cluster.address, cluster.webui_url, file=answers, flush=True)
     for _ in sys.stdin:
         add(1)
-        print("added", flush=True)
+        print("added", file=answers, flush=True)
 
 
 if __name__ == "__main__":
