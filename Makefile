@@ -18,6 +18,8 @@ STORE ?=
 WORKERS ?=
 ARGS ?=
 ACCELERATOR ?= cpu
+# Processes of the tests; a file's tests stay in one.
+JOBS ?= 2
 
 .PHONY: help demo test lint format setup images clean
 
@@ -31,7 +33,7 @@ demo: $(VENV)/.installed
 		$(if $(WORKERS),--set run.workers=$(WORKERS)) $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 30
 
 lint: setup
 	@$(BIN)/lint-imports --no-logo

@@ -25,11 +25,14 @@ from tests.s3_servers import real_s3_server as real_s3_server
 torch.set_num_threads(1)  # small tensors; threads of parallel test processes would only spin for each other
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what cannot run on this machine."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what cannot run on this machine; several processes begin with the slow files."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="torch finds no GPU here"))
+    if hasattr(config, "workerinput"):  # one of the processes of `pytest -n`
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -124,8 +124,9 @@ def _main(folder: str, nodes: str) -> None:
 
     def add(count: int) -> None:
         target = len(ray.nodes()) + count
-        for _ in range(count):
-            cluster.add_node(**_NODE, wait=False)
+        for number in range(target - count, target):
+            # Nodes of one machine would unpack a job's working folder into one place, over each other.
+            cluster.add_node(**_NODE, runtime_env_dir_name=f"resources-{number}", wait=False)
         wait_until(lambda: len(ray.nodes()) == target)
 
     cluster.connect()

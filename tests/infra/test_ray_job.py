@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_ctrl_c_stops_the_job_which_saves_first(
     (folder,) = tmp_path.glob("pretrain-*")
     steps = CheckpointStore(Store(str(tmp_path)), f"{folder.name}/checkpoints").steps()
     assert len(steps) == 1 and 100 <= steps[0] < 2000
-    job = log.read_text().split()[1]
+    (job,) = set(re.findall(r"raysubmit_\w+", log.read_text()))
     status = cluster.run(*RAY, "job", "status", "--address", cluster.dashboard, job)
-    assert "stopped" in status.stdout
+    assert "stopped" in status.stdout, status.stdout + status.stderr
     wait_until(lambda: not cluster.training_workers())
