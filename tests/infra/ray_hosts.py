@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.infra.ray_cluster import RAY, REPOSITORY, wait_until
 
 _PORT = 6379
+_CABLE = "eth0"
+"""A host's end of its cable."""
 _KEEPALIVE = {
     f"RAY_grpc_{part}keepalive_{name}_ms": "3000" for part in ("client_", "") for name in ("time", "timeout")
 }
@@ -37,7 +39,7 @@ class RayHosts:
 
     def cut(self, host: int) -> None:
         """Unplug `host`: what it sends is lost, and nobody tells the others."""
-        ip("-n", f"{self.prefix}{host}", "link", "set", "eth0", "down")
+        ip("-n", f"{self.prefix}{host}", "link", "set", _CABLE, "down")
 
     def training_hosts(self) -> set[int]:
         """Hosts on which training workers are."""
@@ -81,6 +83,7 @@ def start_hosts(count: int) -> Iterator[RayHosts]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0", **_KEEPALIVE}
+    environment |= {"GLOO_SOCKET_IFNAME": _CABLE}  # all hosts have this machine's name, which is 127.0.0.1
     folder = tempfile.mkdtemp(prefix="arco-ray-")  # short: Ray puts sockets there
     head = f"{_address(0)}:{_PORT}"
     with ExitStack() as stack:
@@ -115,9 +118,9 @@ def _network(prefix: str, count: int, stack: ExitStack) -> None:
         ip("netns", "add", name)
         stack.callback(ip, "netns", "del", name)
         ip("-n", name, "link", "set", "lo", "up")
-        ip("link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", f"p{host}", "netns", switch)
-        ip("-n", name, "addr", "add", f"{_address(host)}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
+        ip("link", "add", _CABLE, "netns", name, "type", "veth", "peer", "name", f"p{host}", "netns", switch)
+        ip("-n", name, "addr", "add", f"{_address(host)}/24", "dev", _CABLE)
+        ip("-n", name, "link", "set", _CABLE, "up")
         ip("-n", switch, "link", "set", f"p{host}", "master", "br0")
         ip("-n", switch, "link", "set", f"p{host}", "up")
 
