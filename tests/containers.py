@@ -143,7 +143,7 @@ def _import_base(folder: Path, environment: dict[str, str]) -> None:
     command += [str(_SOURCES)] if _SOURCES.exists() else []
     made = subprocess.run(
         command, env={**os.environ, "TMPDIR": str(folder / "tmp")},
-        capture_output=True, text=True, timeout=480,
+        capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     if made.returncode != 0:
         pytest.skip(f"no containers here: mmdebstrap fails: {made.stderr[-500:]}")
@@ -188,7 +188,7 @@ def _build(folder: Path, environment: dict[str, str]) -> Containers:
     command = [sys.executable, "-m", "infra.images.build", "--torch-index", "", "--sbom", str(folder)]
     built = subprocess.run(
         [*command, "--", "--network", "host"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2400,
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     (bill,) = folder.glob("*.cdx.json")

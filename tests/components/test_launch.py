@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from arco_core.config import ConfigError
-from arco_core.errors import TrainingError
+from arco_core.errors import DataError, TrainingError
 from components import launch
-from components.checks.pipeline import check_parameters
+from components.checks.pipeline import check_labels, check_parameters
 from components.cleanup.step import cleanup
 from components.launch import RAYJOB
 from components.prepare.step import prepare_on
@@ -147,6 +147,7 @@ def test_clean_up_removes_the_jobs_of_this_run_only(server: ApiServer) -> None:
         ({"seeds": []}, r"seeds = \[\]: must be different"),
         ({"labeled": 2.5}, "labeled = 2.5: must be a number of patients"),
         ({"sweep_methods": ["arco-xy"]}, "sweep.methods = 'arco-xy': must be one of"),
+        ({"convention": "voxel"}, "convention 'voxel': must be one of arco, released"),
         ({"sweep_labeled": [1.0, 1.0]}, r"sweep.labeled = \[1.0, 1.0\]: must be different"),
         ({"overrides": ["finetune.stepz=3"]}, "did you mean 'steps'"),
         ({"cluster": ["finetune:workers.maximun=3"]}, r"\[finetune\]: unknown key 'workers.maximun'"),
@@ -161,11 +162,33 @@ def test_parameters_are_checked_before_anything_starts(
     given = {
         "backend": RAYJOB, "data": "s3://b/raw", "store": "s3://b", "run": "s3://b/runs/a",
         "preset": "generic", "overrides": [], "labeled": 2.0, "seeds": [0, 1], "cluster": ["queue=arco"],
-        "sweep_labeled": [1.0, 0.1], "sweep_methods": ["supervised", "arco-sg"],
+        "sweep_labeled": [1.0, 0.1], "sweep_methods": ["supervised", "arco-sg"], "convention": "arco",
     }  # fmt: skip
     check_parameters(**given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=text):
         check_parameters(**given | change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"labeled": 4.0}, "labeled = 4 asks for 4 patients, but only 3"),
+        ({"sweep_labeled": [2.0, 9.0]}, "labeled = 9 asks for 9 patients"),
+        ({"sweep_labeled": [2.0, 0.4]}, "0.4 is 2 patients, as another amount is"),
+        ({"overrides": [*TINY_SETTINGS, 'network.kind="vnet"']}, "takes 3 sides"),
+    ],
+)
+def test_labels_that_are_not_there_are_told_before_anything_is_trained(
+    tiny_dataset: str, change: dict[str, object], text: str
+) -> None:
+    """Kubeflow's pages know nothing of the scans."""
+    given = {
+        "run": "runs/a", "preset": "generic", "overrides": TINY_SETTINGS, "labeled": 2.0, "seeds": [0.0, 1.0],
+        "sweep_labeled": [1.0, 0.4], "sweep_methods": ["supervised", "arco-sg"],
+    }  # fmt: skip
+    check_labels(tiny_dataset, **given)  # type: ignore[arg-type]
+    with pytest.raises((ConfigError, DataError), match=text):
+        check_labels(tiny_dataset, **given | change)  # type: ignore[arg-type]
 
 
 def test_elsewhere_the_backend_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

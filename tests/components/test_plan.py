@@ -64,6 +64,23 @@ def test_labels_that_are_not_there(tiny_raw: Path, tmp_path: Path, labeled: floa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("amounts", "says"),
+    [
+        ([2, 9], "labeled = 9 asks for 9 patients"),
+        ([0.01], "rounds to none"),
+        ([2, 0.4], r"sweep.labeled = \[2, 0.4\]: 0.4 is 2 patients, as another amount is"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_told_before_the_run_starts(
+    tiny_raw: Path, tmp_path: Path, amounts: list[float], says: str
+) -> None:
+    assert plan(tiny_raw, tmp_path, labeled=2, sweep_labeled=[1, 0.4], save=False).labeled_patients == 2
+    with pytest.raises((ConfigError, DataError), match=says):
+        plan(tiny_raw, tmp_path, labeled=2, sweep_labeled=amounts)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_several_workers_need_ray(tiny_raw: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.workers = 2: must be 1"):
         plan(tiny_raw, tmp_path, backend="in-process", overrides=[*TINY_SETTINGS, "run.workers=2"])

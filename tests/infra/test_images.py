@@ -80,7 +80,7 @@ def test_a_bill_of_materials_is_valid_and_the_same_again(monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 @pytest.mark.container
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 class TestImage:
     """The first test builds the image: two to three minutes on two cores, most of it downloads."""
 

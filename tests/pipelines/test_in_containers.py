@@ -18,7 +18,7 @@ from tests.containers import Containers
 from tests.pipelines.compiled import GOLDEN
 
 COMPILED = GOLDEN / "arco_full.yaml"
-pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(3600)]
 
 # What a pod of the cluster has, too: no root, no capabilities, a root file system that cannot be written.
 RUN = """
@@ -59,7 +59,7 @@ def run(
     }
     command = [sys.executable, "-c", RUN, str(COMPILED), str(folder), str(cohort), json.dumps(arguments)]
     return subprocess.run(
-        command, env=containers.environment, umask=0, capture_output=True, text=True, timeout=900, check=False
+        command, env=containers.environment, umask=0, capture_output=True, text=True, timeout=3000, check=False
     )
 
 

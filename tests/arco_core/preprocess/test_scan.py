@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import nibabel as nib
@@ -166,6 +167,36 @@ def test_unusable_affine_is_refused(kind: str) -> None:
 def test_unusable_volume_is_refused(volume: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         prepare_image(volume, np.eye(4), DataConfig(image_size=(16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "mm", "settings", "message"),
+    [
+        ((64, 64, 20), 900, {"spacing_mm": (1.0, 1.0)},
+         r"\(20, 64, 64\) voxels of 8 x 900 x 900 mm .* would take \(20, 57600, 57600\) voxels at data\.spa"),
+        ((64, 64, 20), 900, {"spacing_mm": (8.0, 1.0, 1.0), "image_size": (16, 16, 16)}, "57600"),
+        ((1, 1, 10**6), 1, {"fit": "resize"}, r"would take \(1000000, 256, 256\) voxels, more than 1073741824"),
+        ((1, 1, 10**6), 1, {}, r"\(1000000, 256, 256\)"),
+        ((1, 1, 10**6), 1, {"image_size": (80, 112, 112)}, r"\(1000000, 112, 112\)"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_no_memory_holds_is_refused_before_it_is_taken(
+    shape: tuple[int, int, int], mm: float, settings: dict[str, Any], message: str
+) -> None:
+    volume = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            prepare_image(volume, np.diag([-mm, -mm, 8, 1]), DataConfig(**settings))
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_scan_may_be_as_large_as_its_own_grid() -> None:
+    shape = (2048, 2048, 512)
+    geometry = Geometry.plan(shape, affine_of("LPI"), DataConfig(image_size=(16, 16, 16)))
+    assert sorted(geometry.size) == sorted(shape)
 
 
 def test_wrong_shapes_are_refused() -> None:

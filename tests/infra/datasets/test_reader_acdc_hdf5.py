@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -187,6 +188,23 @@ def test_missing_slices_are_noticed(acdc: Path, slice_number: int, message: str 
             read(acdc)
     write_lists(acdc, train_slices=[p.stem for p in (acdc / "data" / "slices").iterdir()] + [missing.stem])
     with pytest.raises(DataError, match=missing.stem if message is None else message):
+        read(acdc)
+
+
+def test_a_slice_with_a_number_of_any_size_is_only_a_gap(acdc: Path) -> None:
+    (acdc / "data" / "slices" / f"patient002_frame01_slice_{10**15}.h5").touch()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="patient002_frame01 lacks slice 12: copy the missing files"):
+            read(acdc)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_slice_under_two_names_is_refused(acdc: Path) -> None:
+    (acdc / "data" / "slices" / "patient002_frame01_slice_03.h5").touch()
+    with pytest.raises(DataError, match=r"slice_03\.h5 and .*slice_3\.h5 are the same slice: remove one"):
         read(acdc)
 
 
