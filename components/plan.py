@@ -15,7 +15,7 @@ from arco_core.errors import DataError
 from arco_core.metrics import Convention
 from components.methods import MEAN_TEACHER
 from components.model_ref import BASELINE
-from components.sweep.settings import pipeline_sweep
+from components.sweep.settings import check_different_counts, pipeline_sweep
 from components.training_options import ALL_LABELED, check_one_choice
 from infra.code_digest import code_digest
 from infra.datasets.draft import preview
@@ -138,7 +138,7 @@ def plan_run(
     raw = leave_out(raw, config.data.exclude)
     if backend == "in-process" and config.run.workers != 1:
         raise ConfigError(f"run.workers = {config.run.workers}: must be 1 to train in-process.")
-    train, labeled_count = _preview(target, raw, config, labeled, seeds)
+    train, labeled_count = _preview(target, raw, config, (labeled, *sweep_labeled), seeds[0])
     folder = f"runs/{run or _run_name(source, config, labeled)}"
     if save:
         target.write_bytes(f"{folder}/config.toml", dumps(config).encode())
@@ -177,18 +177,26 @@ def _demo_cohort(store: Store) -> str:
 
 
 def _preview(
-    store: Store, raw: RawDataset, config: ArcoConfig, labeled: float, seeds: Sequence[int]
+    store: Store, raw: RawDataset, config: ArcoConfig, amounts: Sequence[float], seed: int
 ) -> tuple[int, int]:
-    """Numbers of training and of labelled patients. Raises for data that a later step would refuse."""
+    """Numbers of training patients and of those that the first of `amounts`, the run's, labels.
+
+    Raises `DataError` and `ConfigError` for what a later step would refuse, of a sweep's amounts, too. The
+    seed says who is labelled, not how many.
+    """
     splits, groups = preview(store, raw, config.data)
-    names = config.run.labeled_patients
-    if names:
-        check_one_choice(labeled, names)
-        return len(splits["train"]), len(named_labeled(groups, names, splits))
-    if labeled == ALL_LABELED:
-        return len(splits["train"]), sum(map(len, groups))
-    chosen = [choose_labeled(groups, splits["train"], labeled, seed) for seed in seeds]
-    return len(splits["train"]), len(chosen[0])
+    names, train = config.run.labeled_patients, splits["train"]
+    counts = []
+    for amount in amounts:
+        check_one_choice(amount, names)
+        if names:
+            counts.append(len(named_labeled(groups, names, splits)))
+        elif amount == ALL_LABELED:
+            counts.append(sum(map(len, groups)))
+        else:
+            counts.append(len(choose_labeled(groups, train, amount, seed)))
+    check_different_counts(amounts[1:], counts[1:])
+    return len(train), counts[0]
 
 
 def _run_name(source: Store, config: ArcoConfig, labeled: float) -> str:

@@ -71,6 +71,7 @@ def arco_full(
                 seeds=seeds,
                 sweep_labeled=sweep_labeled,
                 sweep_methods=sweep_methods,
+                convention=convention,
                 backend=backend,
                 cluster=cluster,
                 code=code,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from arco_core.config import ConfigError
 from components.checks.base import writable
+from components.evaluate.options import scoring_by
 from components.launch import RAYJOB, RUN_ENVIRONMENT, check_clusters
 from components.settings import load_settings
+from components.sweep.grid import make_grid
 from components.sweep.settings import pipeline_sweep
-from components.training_options import ALL_LABELED, check_one_choice
+from components.training_options import ALL_LABELED, TrainingOptions, check_one_choice, stage_job
 from infra.kuberay.cron import require_cron
 from infra.kuberay.settings import check_overrides
 from infra.storage import Store
@@ -30,6 +33,7 @@ def check_parameters(
     seeds: Sequence[int],
     sweep_labeled: Sequence[float],
     sweep_methods: Sequence[str],
+    convention: str,
     cluster: Sequence[str],
 ) -> None:
     """Raise for a parameter of `pipelines.arco_full` that would fail a later step.
@@ -43,6 +47,7 @@ def check_parameters(
     check_backend(backend)
     check_seeds(seeds)
     check_labeled(labeled)
+    scoring_by(convention)
     if sweep_labeled:
         pipeline_sweep(preset=preset, labeled=sweep_labeled, methods=sweep_methods, seeds=seeds)
     settings = load_settings(preset=preset, overrides=list(map(str, overrides)))
@@ -53,6 +58,35 @@ def check_parameters(
     if backend == RAYJOB:
         check_clusters(cluster)
         check_shared([data, store, run])
+
+
+def check_labels(
+    dataset: str,
+    *,
+    run: str,
+    preset: str,
+    overrides: Sequence[str],
+    labeled: float,
+    seeds: Sequence[float],
+    sweep_labeled: Sequence[float],
+    sweep_methods: Sequence[str],
+) -> None:
+    """Raise where a training of the pipeline, or its sweep, asks for labels that `dataset` does not have.
+
+    Args as of `check_parameters`, but for `dataset`, the URL of the version that has been prepared.
+
+    Raises:
+        ConfigError: labelled patients by name and by amount, or two amounts that are the same number.
+        DataError: labels that are not there, or a dataset that the network does not fit.
+        StoreError: the dataset cannot be read.
+    """
+    numbers = [int(seed) for seed in seeds]  # Kubeflow makes floats of all numbers
+    options = TrainingOptions(dataset=dataset, run=run, preset=preset, overrides=overrides, labeled=labeled)
+    for seed in numbers:
+        stage_job("pretrain", replace(options, seed=seed), init=None)
+    if sweep_labeled:
+        sweep = pipeline_sweep(preset=preset, labeled=sweep_labeled, methods=sweep_methods, seeds=numbers)
+        make_grid(sweep, dataset, trainings=run, overrides=overrides)
 
 
 def check_backend(backend: str) -> None:

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arco_core.config import ConfigError
 from components.methods import METHODS
 from components.model_ref import BASELINE
-from components.sweep.settings import SweepConfig
+from components.sweep.settings import SweepConfig, check_different_counts
 from components.training_options import TrainingOptions, job_on
 from infra.datasets import DatasetVersion
 from infra.tuning import Task
@@ -56,6 +55,7 @@ def make_grid(sweep: SweepConfig, dataset: str, *, trainings: str, overrides: Se
     version = DatasetVersion.open(dataset)
     trials: list[Trial] = []
     tasks: dict[str, Task] = {}
+    counts: dict[float, int] = {}
     for seed, amount, method in itertools.product(sweep.seeds, sweep.labeled, sweep.methods):
         options = TrainingOptions(
             dataset=version.url,
@@ -68,11 +68,8 @@ def make_grid(sweep: SweepConfig, dataset: str, *, trainings: str, overrides: Se
         new = _tasks_of(version, method, options)
         labeled = len(new[-1].job.labeled_patients)
         trial = Trial(method=method, labeled=labeled, seed=seed)
-        if new[-1].name in tasks:
-            raise ConfigError(
-                f"sweep.labeled = {list(sweep.labeled)}: {amount:g} is {labeled} patients, as another amount "
-                "is: give each number of patients once."
-            )
+        counts[amount] = labeled
+        check_different_counts(tuple(counts), tuple(counts.values()))
         trials.append(trial)
         for task in new:
             tasks.setdefault(task.name, task)

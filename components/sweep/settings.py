@@ -90,6 +90,16 @@ def pipeline_sweep(
     )
 
 
+def check_different_counts(amounts: Sequence[float], counts: Sequence[int]) -> None:
+    """Raise `ConfigError` where two `amounts` of labels are the same number of patients, by `counts`."""
+    for number, (amount, count) in enumerate(zip(amounts, counts, strict=True)):
+        if count in counts[:number]:
+            raise ConfigError(
+                f"{TABLE}.labeled = {list(amounts)}: {amount:g} is {count} patients, as another amount is: "
+                "give each number of patients once."
+            )
+
+
 def _read(url: str) -> dict[str, Any]:
     folder, _, name = url.rpartition("/")
     try:

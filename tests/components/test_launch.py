@@ -175,7 +175,6 @@ def test_parameters_are_checked_before_anything_starts(
         ({"labeled": 4.0}, "labeled = 4 asks for 4 patients, but only 3"),
         ({"sweep_labeled": [2.0, 9.0]}, "labeled = 9 asks for 9 patients"),
         ({"sweep_labeled": [2.0, 0.4]}, "0.4 is 2 patients, as another amount is"),
-        ({"overrides": [*TINY_SETTINGS, 'network.kind="vnet"']}, "takes 3 sides"),
     ],
 )
 def test_labels_that_are_not_there_are_told_before_anything_is_trained(
