@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from arco_core.errors import DataError
 from infra.datasets.hdf5 import Hdf5Slices, Hdf5Volume
@@ -76,7 +77,9 @@ def _cases(raw: RawFolder) -> Iterable[RawCase]:
     volumes: dict[str, str] = {}
     for path in raw.paths:
         if match := _SLICE.fullmatch(path):
-            slices[match["case"]][int(match["slice"])] = path
+            known = slices[match["case"]].setdefault(int(match["slice"]), path)
+            if known != path:
+                raise DataError(f"{known} and {path} are the same slice: remove one")
         elif match := _VOLUME.fullmatch(path):
             volumes[match["case"]] = path
         if match:
@@ -92,7 +95,7 @@ def _source(
     if case in volumes:
         return Hdf5Volume(volumes[case], key, axes=(2, 1, 0), directions=_DIRECTIONS)
     numbers = sorted(slices[case])
-    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
+    missing = [before + 1 for before, number in pairwise(numbers) if number > before + 1]
     if missing or numbers[0] > 1:
         gap = f"lacks slice {missing[0]}" if missing else f"begins with slice {numbers[0]}"
         raise DataError(f"data/slices: {case} {gap}: copy the missing files, or the whole folder, again")

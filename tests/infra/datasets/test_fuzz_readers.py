@@ -238,9 +238,10 @@ def test_any_list_or_json(content: bytes) -> None:
 
 
 PARTS = st.sampled_from(
-    ["imagesTr", "labelsTr", "imagesUn", "data", "slices", "patient001", "patient001_frame01", "a", "b c",
-     "patient001_frame01_slice_3.h5", "patient001_frame01_slice_1.h5", "patient001_frame01_slice_01.h5",
-     "patient001_frame01_slice_1000000000000.h5", "patient001_frame01_gt.nii.gz", "patient001_frame01.nii.gz",
+    ["imagesTr", "labelsTr", "imagesUn", "data", "slices", "data/slices", "patient001", "a", "b c",
+     "patient001_frame01", "patient001_frame01_slice_3.h5", "patient001_frame01_slice_1.h5",
+     "patient001_frame01_slice_01.h5", "patient001_frame01_slice_1000000000000.h5",
+     "patient001_frame01_gt.nii.gz", "patient001_frame01.nii.gz",
      "volume-1.nii", "segmentation-1.nii", "ct_train_1001_image.nii.gz", "mr_train_1001_label.nii",
      "lgemri.nrrd", "laendo.nrrd", "mri_norm2.h5", "x.nii", "x.dcm", "IM0001", "1.2.3", "testing",
      "Testing Set", "x_0001.nii.gz", "é.nii"]
