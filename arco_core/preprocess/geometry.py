@@ -27,6 +27,9 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First and one past the last voxel along D, H and W."""
 Shape = tuple[int, int, int]
 CANONICAL_AXES = ("L", "P", "I")
+_MOST_VOXELS = 2**30
+"""Of a scan on the grid asked for, 4 GiB as float32, unless its own has more. Seven times those of a CT of
+512 x 512 x 600: what asks for more is a header in other units, or no scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ class Geometry:
         """The geometry that `config` gives a scan of `shape` (X, Y, Z) and `affine` (4, 4).
 
         `crop` is the part to keep where `config.crop` depends on the voxels; by default everything is.
-        Raises `DataError` for a shape or an affine that cannot belong to a volume.
+        Raises `DataError` for a shape or an affine that cannot belong to a volume, and for a grid of more
+        than 2^30 voxels that is not the scan's own.
         """
         native = cls.native(shape, affine, config)
         kept = native if crop is None else dataclasses.replace(native, crop=crop)
@@ -85,7 +89,9 @@ class Geometry:
             size = (resampled[0], *config.image_size)
         else:
             size = tuple(max(side, least) for side, least in zip(resampled, config.image_size, strict=True))
-        return dataclasses.replace(kept, resampled=resampled, size=_three(size))
+        planned = dataclasses.replace(kept, resampled=resampled, size=_three(size))
+        planned._check_size(config)
+        return planned
 
     def _resampled(self, config: DataConfig) -> Shape:
         """Voxels (D, H, W) of the cropped volume at the spacing, or of the size, that `config` asks for."""
@@ -99,6 +105,18 @@ class Geometry:
         exact = (side * old / new for side, old, new in zip(sides, own, wanted, strict=True))
         # First to four digits: headers hold float32, whose noise must not decide which way a half goes.
         return _three(tuple(max(1, round(round(voxels, 4))) for voxels in exact))
+
+    def _check_size(self, config: DataConfig) -> None:
+        """Refuse, before memory is taken for it, a grid that a header of a few bytes can ask for."""
+        most = max(_MOST_VOXELS, math.prod(self.cropped_shape))
+        grid = max(self.resampled, self.size, key=math.prod)
+        if math.prod(grid) > most:
+            asked = f" at data.spacing_mm = {config.spacing_mm}" if config.spacing_mm else ""
+            raise DataError(
+                f"the scan, {self.cropped_shape} voxels of {_mm(self.canonical_spacing_mm)} mm by its "
+                f"header, would take {grid} voxels{asked}, more than {most}: correct the header or the "
+                "settings, or cut the scan"
+            )
 
     @property
     def canonical_shape(self) -> Shape:
@@ -204,6 +222,10 @@ def _checked_affine(shape: tuple[int, ...], affine: npt.ArrayLike) -> npt.NDArra
 
 def _has_no_orientation(matrix: npt.NDArray[np.float64]) -> bool:
     return bool(np.isnan(orientations.io_orientation(matrix)).any())
+
+
+def _mm(sizes: tuple[float, ...]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
 
 
 def _three(sides: tuple[int, ...]) -> Shape:

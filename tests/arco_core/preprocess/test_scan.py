@@ -175,7 +175,7 @@ def test_unusable_volume_is_refused(volume: np.ndarray, message: str) -> None:
         ((64, 64, 20), 900, {"spacing_mm": (1.0, 1.0)},
          r"\(20, 64, 64\) voxels of 8 x 900 x 900 mm .* would take \(20, 57600, 57600\) voxels at data\.spa"),
         ((64, 64, 20), 900, {"spacing_mm": (8.0, 1.0, 1.0), "image_size": (16, 16, 16)}, "57600"),
-        ((1, 1, 10**6), 1, {"fit": "resize"}, r"would take \(1000000, 256, 256\) voxels, more than 1073741824"),
+        ((1, 1, 10**6), 1, {"fit": "resize"}, r"\(1000000, 256, 256\) voxels, more than 1073741824: "),
         ((1, 1, 10**6), 1, {}, r"\(1000000, 256, 256\)"),
         ((1, 1, 10**6), 1, {"image_size": (80, 112, 112)}, r"\(1000000, 112, 112\)"),
     ],
