@@ -138,12 +138,22 @@ def check_sizes(cases: Iterable[RawCase], sizes: Mapping[str, int]) -> None:
 
 
 def resolve_classes(configured: Sequence[str], described: Sequence[str]) -> tuple[str, ...]:
-    """Class names: the configuration's, which must be as many as the scans' own, or the latter."""
+    """Class names: the configuration's, which must agree with the scans' own, or the latter.
+
+    They may be other words, but as many, and a name that both have must have one value. Raises `DataError`.
+    """
     if configured and described and len(configured) != len(described):
         raise DataError(
             f"data.classes = {list(configured)} has {len(configured)} names, the dataset has "
             f"{len(described)}: {list(described)}; make them agree, or leave data.classes empty"
         )
+    for value, name in enumerate(configured):
+        values = [number for number, own in enumerate(described) if own.casefold() == name.casefold()]
+        if values and value not in values:
+            raise DataError(
+                f"data.classes = {list(configured)} has {name!r} at the label value {value}, the dataset at "
+                f"{values[0]}: {list(described)}; give the names that order, or leave data.classes empty"
+            )
     return tuple(configured or described)
 
 

@@ -241,6 +241,14 @@ def test_wrong_number_of_classes_is_refused(raw: Path, tmp_path: Path) -> None:
         prepare(raw, tmp_path / "store", classes=("background", "disc"))
 
 
+def test_classes_in_another_order_are_refused(raw: Path, tmp_path: Path) -> None:
+    """Else a preset's names would be given to other structures than the annotations mean."""
+    with pytest.raises(DataError, match=r"'Core' at the label value 1, the dataset at 2: \['background',"):
+        prepare(raw, tmp_path / "store", classes=("background", "Core", "ring"))
+    other_words = ("none", "Ring", "Kern")
+    assert prepare(raw, tmp_path / "store", classes=other_words).classes == other_words
+
+
 def test_unwritable_store_is_refused_before_anything_is_read(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="not writable"):
