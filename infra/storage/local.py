@@ -63,6 +63,8 @@ class LocalBackend:
         """See `Backend`."""
         with self._errors("write", key), self._temporary(key) as temporary:
             shutil.copyfile(local, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # or a manifest outlives, in a power cut, the shards that it lists
             os.replace(temporary, self._path(key))
 
     def download_file(self, key: str, local: Path) -> None:

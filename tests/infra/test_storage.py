@@ -154,6 +154,31 @@ def test_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut could leave a manifest, written later, without the shards that it lists."""
+    store = Store(str(tmp_path / "store"))
+    steps: list[tuple[str, int]] = []
+
+    def watch(name: str) -> None:
+        original = getattr(os, name)
+
+        def named(old: Path, new: Path) -> None:
+            steps.append((new.name, old.stat().st_ino))
+            original(old, new)
+
+        monkeypatch.setattr(os, name, named)
+
+    watch("replace")
+    watch("link")
+    monkeypatch.setattr(os, "fsync", lambda number: steps.append(("on disk", os.fstat(number).st_ino)))
+    (tmp_path / "local").write_bytes(b"1" * 1000)
+    store.upload_file(tmp_path / "local", "shard")
+    store.write_bytes("cases", b"2")
+    store.put_if_absent("manifest", b"3")
+    assert [name for name, _ in steps] == ["on disk", "shard", "on disk", "cases", "on disk", "manifest"]
+    assert [number for _, number in steps[::2]] == [number for _, number in steps[1::2]]
+
+
 @pytest.mark.s3
 def test_unwritable_bucket_is_named_with_cause_and_way_out(aws: None) -> None:
     with pytest.raises(StoreError, match=r"s3://missing/x is not writable: .*NoSuchBucket.*AWS_ENDPOINT_URL"):
