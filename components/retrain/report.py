@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from http.client import HTTPException, InvalidURL
 from typing import Any
 
 from components.retrain.plan import RetrainSettings, registry_of
@@ -135,5 +136,7 @@ def _post(hook: str, message: Mapping[str, str]) -> None:
             hook, json.dumps(message).encode(), {"Content-Type": "application/json"}, method="POST"
         )
         urllib.request.urlopen(request, timeout=30).close()
-    except (OSError, ValueError) as error:  # the decision stands, and is in the store
-        print(f"ALERT could not be sent to {ALERT_ENVIRONMENT}: {error}", flush=True)
+    except (OSError, ValueError, HTTPException) as error:  # the decision stands, and is in the store
+        # What is wrong with a URL is told with the URL, which may hold a secret.
+        reason = "it is no URL" if isinstance(error, ValueError | InvalidURL) else str(error)
+        print(f"ALERT could not be sent to {ALERT_ENVIRONMENT}: {reason}", flush=True)

@@ -22,6 +22,7 @@ VERSIONS = ("1.30", "1.37")
 RAY_KINDS = ("RayJob", "RayCronJob")
 PROVIDED = {
     ("Secret", "arco-store"): "keys of an object store without pod identities (overlay dev)",
+    ("Secret", "arco-alerts"): "where a retraining's alerts go, if anywhere",
     ("LocalQueue", "arco"): "Kueue's queue (overlays gpu and spot)",
 }
 """What is referred to and not made here; docs/kubernetes.md lists it."""
@@ -184,12 +185,21 @@ def test_what_jobs_refer_to_exists_or_is_to_be_provided(manifests: Rendered, tmp
             ("Secret", settings.env_secret),
             ("LocalQueue", settings.queue),
             ("PriorityClass", settings.priority_class),
+            *(("Secret", name) for _, pod in pods_of(job) for name in secrets_of(pod)),
         }
         for kind, name in {(kind, name) for kind, name in references if name} - named(manifests).keys():
             assert (kind, name) in PROVIDED
             assert f"{kind} `{name}`" in documented
         for _, pod in pods_of(job):
             assert ("ServiceAccount", pod["serviceAccountName"]) in named(manifests)
+
+
+def secrets_of(pod: dict[str, Any]) -> Iterator[str]:
+    """The secrets that single environment variables come from."""
+    for container in pod["containers"]:
+        for variable in container["env"]:
+            if "valueFrom" in variable:
+                yield variable["valueFrom"]["secretKeyRef"]["name"]
 
 
 def test_a_job_with_the_settings_of_the_overlay_fits_its_quota(manifests: Rendered, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_job_whose_head_is_lost_is_made_again(
     (line,) = (line for line in run.shown if "starting again" in line)
     assert sign in line
     environment = [
-        {one["name"]: one["value"] for one in group["template"]["spec"]["containers"][0]["env"]}
+        {one["name"]: one.get("value") for one in group["template"]["spec"]["containers"][0]["env"]}
         for job in server.rayjobs.created
         for group in (
             job["spec"]["rayClusterSpec"]["headGroupSpec"],

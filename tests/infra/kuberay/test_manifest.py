@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from components.retrain.report import ALERT_ENVIRONMENT
 from infra.kuberay import Deadlines, Place, PodSize, RayJobSpec, Workers
 from infra.kuberay.manifest import is_job_of, job_name, ray_job, spec_digest
 from tests.infra.kuberay.conftest import with_cluster
@@ -78,7 +79,7 @@ def test_ray_asks_for_a_token_everywhere_and_shows_its_dashboard_nowhere(
         assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
         assert cluster["headGroupSpec"]["enableIngress"] is False
         for pod in pods_of(spec):
-            environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+            environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
             assert environment["RAY_AUTH_MODE"] == "token"
             assert environment["RAY_grpc_client_keepalive_time_ms"] == "3000"
             assert environment["RAY_grpc_keepalive_timeout_ms"] == "3000"
@@ -97,6 +98,16 @@ def test_credentials_are_named_and_never_held(
         assert pod["containers"][0]["envFrom"] == [
             {"configMapRef": {"name": "arco-store"}},
             {"secretRef": {"name": "arco-store-keys"}},
+        ]
+
+
+def test_jobs_know_where_alerts_go_by_the_secret_of_the_steps(specs: dict[str, RayJobSpec]) -> None:
+    """Else a model that a job's judgement keeps is told in the store only."""
+    reference = {"name": "arco-alerts", "key": ALERT_ENVIRONMENT, "optional": True}
+    for spec in specs.values():
+        head = next(pods_of(spec))
+        assert {"name": ALERT_ENVIRONMENT, "valueFrom": {"secretKeyRef": reference}} in head["containers"][0][
+            "env"
         ]
 
 
