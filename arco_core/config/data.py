@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from arco_core.config.errors import require, require_in, require_range
 
 CROPS = ("none", "center", "nonzero", "body")
+MOST_CLASSES = 256
+"""With background: label maps and masks have a byte a voxel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,12 @@ class DataConfig:
             re.fullmatch(r"[^\W_][\w.-]{0,99}", self.name) is not None,
             "data.name", self.name,
             "up to 100 letters, digits, '.', '_' and '-', of which the first is a letter or a digit",
+        )  # fmt: skip
+        require(
+            len(self.classes) != 1 and len(self.classes) <= MOST_CLASSES
+            and all(self.classes) and len(set(self.classes)) == len(self.classes),
+            "data.classes", self.classes,
+            f"none, or background and others, each with a name of its own, {MOST_CLASSES} at most",
         )  # fmt: skip
         require(
             len(self.image_size) in (2, 3) and all(s >= 16 and s % 16 == 0 for s in self.image_size),

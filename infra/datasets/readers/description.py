@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from arco_core.config.data import MOST_CLASSES
 from arco_core.errors import DataError
 from infra.datasets.readers.base import RawFolder
 from infra.storage import NotFound
@@ -83,7 +84,15 @@ class Description:
                 f"{self.url}: 'labels' has the values {sorted(by_value)}; they must be 0 (background), "
                 "1, 2, … without gaps"
             )
-        return tuple(by_value[value] for value in range(len(by_value)))
+        names = tuple(by_value[value] for value in range(len(by_value)))
+        unclear = sorted({repr(name) for name in names if not name or names.count(name) > 1})
+        if unclear or len(names) > MOST_CLASSES:
+            found = f"the name {unclear[0]} more than once, or none" if unclear else f"{len(names)} classes"
+            raise DataError(
+                f"{self.url}: 'labels' has {found}; each of at most {MOST_CLASSES} values needs a name of "
+                "its own"
+            )
+        return names
 
     def _refuse_special(self, labels: dict[str, Any]) -> None:
         """nnU-Net's regions and its label `ignore`, neither of which is a class of voxels."""

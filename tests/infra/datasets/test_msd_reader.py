@@ -189,6 +189,9 @@ def test_case_in_two_places_is_refused(tmp_path: Path) -> None:
         ({"labels": {}}, "must be a table"),
         ({"labels": {"0": "background", "2": "x"}}, "without gaps"),
         ({"labels": {"background": 0, "a": None}}, "one number with one name"),
+        ({"labels": {"0": "background", "1": "x", "2": "x"}}, "has the name 'x' more than once"),
+        ({"labels": {"0": "background", "1": ""}}, "has the name '' more than once, or none"),
+        ({"labels": {str(n): f"c{n}" for n in range(257)}}, "has 257 classes; each of at most 256 values"),
         (
             {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
             r"regions \(whole\), which overlap",
