@@ -65,7 +65,7 @@ class Hdf5Slices:
     directions: tuple[int, int, int]
 
     def load(self, raw: Store) -> Volume:
-        """See `VolumeSource`. Raises `DataError` for slices of different sizes, too."""
+        """See `VolumeSource`. Raises `DataError` for slices of different sizes, or of too many bytes, too."""
         slices: list[npt.NDArray[Any]] = []
         for path in self.paths:
             slices.append(decode_hdf5(raw.read_bytes(path), path, self.key, ndim=2))
@@ -73,6 +73,11 @@ class Hdf5Slices:
                 raise DataError(
                     f"{path} has shape {slices[-1].shape}, {self.paths[0]} {slices[0].shape}: "
                     "slices of one scan must have one size"
+                )
+            if slices[-1].nbytes * len(self.paths) > MAX_BYTES:
+                raise DataError(
+                    f"{path} and the other slices of its scan take more than {MAX_BYTES / 2**30:g} GiB: cut "
+                    "or resample it"
                 )
         return _volume(self.paths[0], np.stack(slices).transpose(2, 1, 0), self.directions)
 

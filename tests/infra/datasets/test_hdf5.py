@@ -93,3 +93,12 @@ def test_hdf5_slices_of_different_sizes(tmp_path: Path) -> None:
     slices = Hdf5Slices(("a.h5", "b.h5"), "image", (1, 1, 1))
     with pytest.raises(DataError, match=r"b\.h5 has shape \(9, 20\), a\.h5 \(8, 20\)"):
         slices.load(Store(str(tmp_path)))
+
+
+def test_hdf5_slices_too_large_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is within the limit, here 1 MiB in place of 4 GiB, and only the first is read."""
+    monkeypatch.setattr("infra.datasets.hdf5.MAX_BYTES", 2**20)
+    write_hdf5(tmp_path / "0.h5", np.zeros((512, 512), np.uint8), LABEL)
+    slices = Hdf5Slices(("0.h5", *(f"{number}.h5" for number in range(1, 5))), "image", (1, 1, 1))
+    with pytest.raises(DataError, match=r"^0\.h5 and the other slices of its scan take more than"):
+        slices.load(Store(str(tmp_path)))
