@@ -130,8 +130,8 @@ def test_the_driver_is_killed_and_a_rerun_finishes(
     told = Preparation(two_nodes, scans, store).wait()
     assert "goes on where it was stopped" in told
     listed = list_versions(store).versions
-    assert len(listed) == 2 and old.version in {entry.version for entry in listed}
-    (new,) = (DatasetVersion.open(entry.url) for entry in listed if entry.version != old.version)
+    assert len(listed) == 2 and old.version in {entry.manifest.version for entry in listed}
+    (new,) = (DatasetVersion.open(v.url) for v in listed if v.manifest.version != old.version)
     assert_same(new, expected)
     before = set(store.list())
     remove_unreferenced(store, unreferenced(store, older_than_s=-3600))
