@@ -1,4 +1,4 @@
-"""Preparation on a Ray cluster: its nodes and its driver are killed, and the version is what it would have been."""
+"""Preparation on a Ray cluster whose workers, nodes and driver are killed gives the same version."""
 
 from __future__ import annotations
 
