@@ -43,10 +43,6 @@ class Backend(Protocol):
         """Create or replace the object from a file of any size."""
         ...
 
-    def download_file(self, key: str, local: Path) -> None:
-        """Write the object into a local file; its folder exists."""
-        ...
-
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """All objects below the folder `prefix`, sorted by key; empty when there is none.
 

@@ -67,11 +67,6 @@ class LocalBackend:
                 os.fsync(file.fileno())  # or a manifest outlives, in a power cut, the shards that it lists
             os.replace(temporary, self._path(key))
 
-    def download_file(self, key: str, local: Path) -> None:
-        """See `Backend`."""
-        with self._errors("read", key):
-            shutil.copyfile(self._path(key), local)
-
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`."""
         return self._list(prefix, temporary=False)

@@ -110,16 +110,6 @@ class S3Backend:
         with self._errors("write", key):
             self.client.upload_file(str(local), self.bucket, self._object(key)["Key"], Config=TRANSFER)
 
-    def download_file(self, key: str, local: Path) -> None:
-        """See `Backend`."""
-        with self._errors("read", key):
-            size = int(self.client.head_object(**self._object(key))["ContentLength"])
-            self.client.download_file(self.bucket, self._object(key)["Key"], str(local), Config=TRANSFER)
-        if local.stat().st_size != size:
-            raise Unavailable(
-                f"cannot read {self._url(key)}: {local.stat().st_size} bytes came, it has {size}; run again"
-            )
-
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See `Backend`. Keys that end in `/` are left out: consoles write such objects to show folders."""
         folder = self._folder(prefix)

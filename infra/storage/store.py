@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -121,13 +121,6 @@ class Store:
         files = [path for path in local.rglob("*") if path.is_file()]
         for file in sorted(files, key=lambda path: (-len(path.parts), path)):
             self.upload_file(file, f"{prefix}/{file.relative_to(local).as_posix()}")
-
-    def download_folder(self, prefix: str, local: Path) -> None:
-        """Download every object below `prefix` into the folder `local`."""
-        for path in self.list(prefix):
-            target = local / PurePosixPath(path).relative_to(_checked(prefix))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._backend.download_file(path, target)
 
     def check_writable(self) -> None:
         """Write and remove a small object, which the store must not replace where it is to be created.

@@ -92,16 +92,15 @@ def test_open_input_seeks_and_serves_parquet(store: Store) -> None:
         assert parquet.read_row_group(7).equals(table.slice(700, 100))
 
 
-def test_folders_go_up_and_come_down(store: Store, tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
+def test_folders_go_up(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "naïve name.txt").write_text("ä")
     (source / "top").write_bytes(b"x" * 100)
     store.upload_folder(source, "model/v1")
     assert store.list("model") == ["model/v1/deep/naïve name.txt", "model/v1/top"]
-    store.download_folder("model/v1", target)
-    assert (target / "deep" / "naïve name.txt").read_text() == "ä"
-    assert (target / "top").stat().st_size == 100
+    assert store.read_bytes("model/v1/deep/naïve name.txt").decode() == "ä"
+    assert len(store.read_bytes("model/v1/top")) == 100
 
 
 def test_join_gives_a_url_that_opens_the_same_objects(store: Store) -> None:

@@ -76,9 +76,7 @@ def store(proxy: FaultyProxy, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("action", ["500", "503", "reset", "slow", "broken body", "slow body"])
-def test_a_read_survives_what_passes(
-    proxy: FaultyProxy, store: Store, action: str, tmp_path: Path, impatient: None
-) -> None:
+def test_a_read_survives_what_passes(proxy: FaultyProxy, store: Store, action: str, impatient: None) -> None:
     store = Store(store.url)
     fault = proxy.add(action, path="/x", times=1, seconds=1.5)  # type: ignore[arg-type]
     assert store.read_bytes("x") == CONTENT
@@ -88,9 +86,6 @@ def test_a_read_survives_what_passes(
         file.seek(100)
         assert file.read(1000) == CONTENT[100:1100]
     assert fault.hits == 1
-    fault.hits = 0
-    store._backend.download_file("x", tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == CONTENT and fault.hits == 1
 
 
 @pytest.mark.parametrize("action", ["500", "503", "reset", "lost answer"])
@@ -176,9 +171,8 @@ def test_large_files_go_up_in_parts_and_come_down_whole(
     parts = {match[1] for r in proxy.requests if (match := re.search(r"partNumber=(\d+)", r))}
     assert parts == {"1", "2", "3"}
     broken = proxy.add("broken body", path="large", times=2)
-    store._backend.download_file("large", tmp_path / "again")
+    assert store.read_bytes("large") == data
     assert broken.hits == 2
-    assert (tmp_path / "again").read_bytes() == data
 
 
 @BOTH
@@ -193,14 +187,12 @@ def test_an_upload_in_parts_that_fails_leaves_no_object_and_no_parts(
     assert store.partial_uploads() == []
 
 
-def test_an_object_that_is_too_short_is_not_taken_for_whole(
-    proxy: FaultyProxy, store: Store, tmp_path: Path
-) -> None:
+def test_an_object_that_is_too_short_is_not_taken_for_whole(proxy: FaultyProxy, store: Store) -> None:
     proxy.add("short object", path="/x")
     with store.open_input("x") as file, pytest.raises(StoreError, match=r"5120 bytes came where|checksum"):
         file.read()
-    with pytest.raises(Unavailable, match=r"cannot read s3://arco/.*/x"):
-        store._backend.download_file("x", tmp_path / "x")
+    with pytest.raises(Unavailable, match=r"cannot read s3://arco/.*/x.*checksum"):
+        store.read_bytes("x")
 
 
 @BOTH
