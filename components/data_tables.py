@@ -47,7 +47,7 @@ def versions_table(versions: Sequence[Listed]) -> Table:
 
 
 def version_tables(version: DatasetVersion) -> Iterator[Table]:
-    """A version's origin, its splits, its shards and its settings."""
+    """A version's origin, what was left out and why, its splits, its shards and its settings."""
     manifest = version.manifest
     yield _pairs(
         f"{manifest.name} {manifest.version}",
@@ -56,11 +56,13 @@ def version_tables(version: DatasetVersion) -> Iterator[Table]:
             ("created", f"{manifest.created} by ARCO {manifest.code_version}"),
             ("scans from", manifest.source),
             ("goes on from", manifest.parent or "no other version"),
-            ("left out", ", ".join(case.case_id for case in manifest.skipped) or "nothing"),
+            ("left out", f"{len(manifest.skipped)} scans" if manifest.skipped else "nothing"),
             ("classes", ", ".join(f"{value} {name}" for value, name in enumerate(manifest.classes))),
             ("channels", str(manifest.channels)),
         ],
     )
+    if manifest.skipped:
+        yield _pairs("left out", [(case.case_id, case.reason) for case in manifest.skipped])
     yield _splits_table(version)
     yield _shards_table(manifest)
     yield _pairs("settings", list(settings(manifest.data).items()))

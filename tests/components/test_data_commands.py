@@ -59,6 +59,16 @@ def test_show_tells_splits_shards_and_settings(version: Path, capsys: pytest.Cap
         assert words in out
 
 
+def test_show_tells_why_a_scan_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_msd_folder(tmp_path / "raw")
+    (raw / "imagesUn" / "case_005 [b].nii.gz").touch()
+    config = load(preset="generic", overrides=[*TINY_SETTINGS, "data.max_failures=1"]).data
+    made = prepare_dataset(str(raw), Store(str(tmp_path / "store")), config, use_ray=False)
+    arco("show", made.url)
+    out = capsys.readouterr().out
+    assert "1 scans" in out and "case_005 [b]" in out and "nii.gz is empty (0 bytes): copy or export" in out
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_verify_of_a_whole_version(version: Path, quick: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert arco("verify", version, *["--quick"] * quick) == 0
