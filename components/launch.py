@@ -30,6 +30,8 @@ from infra.storage import NotFound, Store
 RAYJOB = "rayjob"
 """The backend."""
 HEAVY_STEPS = ("prepare", "pretrain", "finetune", "supervised", "sweep", "evaluate", "retrain")
+STEP_SECONDS = 4 * 86400
+"""Time limit that Kubernetes keeps for the pod of a step that waits for its job."""
 CLUSTERS_ENVIRONMENT = "ARCO_CLUSTERS"
 """Path of clusters.toml."""
 RUN_ENVIRONMENT = "ARCO_RUN_ID"
@@ -114,13 +116,21 @@ def check_clusters(cluster: Sequence[str]) -> None:
     """Raise `ConfigError` unless every heavy step would get a possible cluster."""
     _environment(RUN_ENVIRONMENT)
     for step in HEAVY_STEPS:
-        _namespace(cluster_settings(step, cluster))
+        settings = cluster_settings(step, cluster)
+        _namespace(settings)
+        seconds = settings.deadlines.queue + settings.deadlines.active
+        if seconds > STEP_SECONDS:
+            raise ConfigError(
+                f"{step}: deadlines.queue + deadlines.active = {seconds}: must be at most {STEP_SECONDS}, "
+                "after which Kubernetes ends the step that waits for the job"
+            )
 
 
 def remove_ray_jobs(cluster: Sequence[str]) -> list[str]:
     """Remove the RayJobs of this pipeline run that are left, and return their names. Raises as they do."""
-    settings = cluster_settings("default", cluster)
-    return delete_run_jobs(_environment(RUN_ENVIRONMENT), namespace=_namespace(settings))
+    run_id = _environment(RUN_ENVIRONMENT)
+    namespaces = {_namespace(cluster_settings(step, cluster)) for step in HEAVY_STEPS}
+    return [name for one in sorted(namespaces) for name in delete_run_jobs(run_id, namespace=one)]
 
 
 def cluster_settings(step: str, cluster: Sequence[str]) -> RayClusterSettings:

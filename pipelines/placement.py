@@ -9,12 +9,11 @@ from __future__ import annotations
 from kfp import dsl, kubernetes
 
 from components.image import IMAGE, IMAGE_ENVIRONMENT
-from components.launch import CLUSTERS_ENVIRONMENT, NAMESPACE_ENVIRONMENT, RUN_ENVIRONMENT
+from components.launch import CLUSTERS_ENVIRONMENT, NAMESPACE_ENVIRONMENT, RUN_ENVIRONMENT, STEP_SECONDS
 
 _FOLDER = "/etc/arco"
 _USER = 1000
 """Of the image, and of Ray pods. Kubeflow sees to the rest: no capabilities, no privileges, seccomp."""
-_DAY = 86400
 _STORE_SETTINGS = ("AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_ENDPOINT_URL")
 _ALERTS = "ARCO_ALERT_URL"
 _STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -26,7 +25,7 @@ def waiting(task: dsl.PipelineTask) -> dsl.PipelineTask:
     Tried again, it finds its job. Kubeflow ignores retries within a loop (kubeflow/pipelines#12389); there
     the step's own second try, after the loss of a cluster, has to do.
     """
-    return _place(task, cpu="1", memory="4Gi", seconds=4 * _DAY)
+    return _place(task, cpu="1", memory="4Gi", seconds=STEP_SECONDS)
 
 
 def working(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -138,6 +138,18 @@ def test_clean_up_removes_the_jobs_of_this_run_only(server: ApiServer) -> None:
     assert [name.split("-")[2] for name in server.rayjobs.names()] == ["2"]
 
 
+def test_clean_up_looks_wherever_a_step_has_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def delete(run: str, *, namespace: str) -> list[str]:
+        asked.append((run, namespace))
+        return [f"job-in-{namespace}"]
+
+    monkeypatch.setattr(launch, "delete_run_jobs", delete)
+    cleanup(RAYJOB, ["finetune:namespace=gpus"])
+    assert asked == [("run-1", NAMESPACE), ("run-1", "gpus")]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -152,6 +164,7 @@ def test_clean_up_removes_the_jobs_of_this_run_only(server: ApiServer) -> None:
         ({"overrides": ["finetune.stepz=3"]}, "did you mean 'steps'"),
         ({"cluster": ["finetune:workers.maximun=3"]}, r"\[finetune\]: unknown key 'workers.maximun'"),
         ({"cluster": ["queue=arco", "workers.maximum=4"]}, "Kueue admits jobs of a fixed size"),
+        ({"cluster": ["sweep:deadlines.active=345600"]}, "sweep: deadlines.queue .* must be at most 345600"),
         ({"data": "/home/me/scans"}, "'/home/me/scans': pods share no folder"),
     ],
 )
