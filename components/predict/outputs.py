@@ -139,9 +139,10 @@ class OutputFolder:
 
 
 def nifti_bytes(array: npt.NDArray[Any], scan: Segmented, suffix: str = ".nii.gz") -> bytes:
-    """A map (X, Y, Z) or (K, X, Y, Z) as NIfTI on the scan's grid, with the header of a NIfTI scan.
+    """A map (X, Y, Z) or (K, X, Y, Z) as NIfTI on the scan's grid, with the numbers of a NIfTI scan's header.
 
     Affine and its codes, voxel size and units are the scan's: `scan.affine` is in mm, its file's need not be.
+    What its header says in words is not copied: it may name the patient.
     Classes (K) become the fourth axis.
     """
     voxels = array if array.ndim == 3 else np.moveaxis(array, 0, -1)
@@ -154,6 +155,10 @@ def nifti_bytes(array: npt.NDArray[Any], scan: Segmented, suffix: str = ".nii.gz
         header.set_data_dtype(voxels.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # display range: the scan's would hide the labels
+        fields = header.structarr.dtype
+        for field in fields.names:
+            if fields[field].kind == "S" and field != "magic":
+                header[field] = b""
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         image = kind(voxels, scale_affine(scan.affine, 1 / (unit_mm(header) or 1.0)), header)
     image.header["descrip"] = b"ARCO segmentation"

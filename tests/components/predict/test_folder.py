@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import pytest
 from arco_core.inference import segment_volume
 from arco_core.model_package import load_package, save_package
 from components.cli import main
-from components.predict import predict
 from components.predict.outputs import NIFTI_SUFFIXES
+from components.predict.step import predict
 from infra.datasets import DatasetVersion
 from infra.storage import Store, local
 from tests.components.predict.published import NETWORK, publish, write_scan
@@ -24,6 +25,7 @@ from tests.components.test_cli import fails
 from tests.infra.datasets.raw_files import AFFINE, dicom_series, write_dicom
 from tests.infra.datasets.raw_files import scan as raw_scan
 from tests.infra.datasets.test_dicom_seg import complete
+from tests.infra.datasets.test_private_text import SECRET, add_words
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,28 @@ def test_what_fails_is_told_and_the_rest_is_done(
         volume = np.count_nonzero(expected == 1) * 1.25 * 1.5 * 8 / 1000
         assert float(table(out)[name]["a_ml"]) == pytest.approx(volume, abs=1e-3)
     assert table(out)["broken"]["status"] == "failed" and "truncated" in table(out)["broken"]["message"]
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_words_of_a_header_are_not_in_the_mask(
+    model: Path, tmp_path: Path, kind: type[nib.Nifti1Image], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    path = write_scan(tmp_path / "scans" / "a.nii")
+    if kind is nib.Nifti1Image:
+        add_words(path)
+    else:
+        scan = nib.Nifti2Image(np.asarray(nib.load(path).dataobj), nib.load(path).affine)
+        scan.header["descrip"] = scan.header["aux_file"] = scan.header["intent_name"] = b"SECRET^NAME"
+        nib.save(scan, path)
+    assert SECRET in path.read_bytes()
+    predict(model=str(model), scans=str(path.parent), output=str(tmp_path / "out"), workers=0)
+    mask = gzip.decompress((tmp_path / "out" / "a.nii.gz").read_bytes())
+    assert mask[:4] == path.read_bytes()[:4] and SECRET not in mask  # the same kind of header
+    others = [file for file in (tmp_path / "out").rglob("*") if file.suffix in (".json", ".csv")]
+    assert others and not [file for file in others if SECRET in file.read_bytes()]
+    printed = capfd.readouterr()
+    assert "SECRET" not in printed.out + printed.err
 
 
 def test_what_is_done_is_not_done_again(
