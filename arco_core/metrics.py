@@ -30,8 +30,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.metrics import compute_dice, compute_surface_dice
-from monai.metrics.utils import get_edge_surface_distance
 
 from arco_core.errors import DataError
 
@@ -188,6 +186,8 @@ def _score_class(
     mm: _Distances | None = None
     surface_dice: float | None = 1.0 if predicted == present == 0 else 0.0
     if predicted and present:
+        from monai.metrics import compute_dice  # MONAI takes seconds to import; so below
+
         box = _union_box(prediction, reference)
         pair = _as_batch(prediction[box]), _as_batch(reference[box])
         dice = float(compute_dice(*pair))
@@ -233,6 +233,8 @@ def _surface_dice(
     prediction: torch.Tensor, reference: torch.Tensor, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> float:
     """Surface Dice of two non-empty masks (1, 1, X, Y, Z), by the area of their surface elements."""
+    from monai.metrics import compute_surface_dice
+
     return float(
         compute_surface_dice(
             prediction,
@@ -252,6 +254,8 @@ def _distances(
 
     By `released`, as medpy's `asd` (one-sided) and `hd95` (pooled), which the authors' code calls.
     """
+    from monai.metrics.utils import get_edge_surface_distance
+
     _, (to_reference, to_prediction), _ = get_edge_surface_distance(
         prediction[0, 0], reference[0, 0], spacing=list(spacing), symmetric=True
     )

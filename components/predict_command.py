@@ -43,7 +43,7 @@ def add_predict_command(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from components.predict import predict  # imports torch, which takes seconds
+    from components.predict.step import predict  # imports torch, which takes seconds
 
     if options.workers is not None and options.workers < 0:
         raise DataError(f"--workers {options.workers}: must be 0 or more.")

@@ -9,7 +9,6 @@ from itertools import chain, combinations
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from arco_core.errors import DataError
@@ -87,6 +86,8 @@ def predict_windows(
         raise DataError(
             f"a volume of shape {volume.shape}: must be (channels, D, H, W), no side below {tuple(patch)}."
         )
+    from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
+
     with _evaluating(network), torch.inference_mode():
         probabilities = sliding_window_inference(
             torch.from_numpy(np.ascontiguousarray(volume, np.float32))[None],

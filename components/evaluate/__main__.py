@@ -8,8 +8,9 @@ from rich.console import Console
 
 from components.checks.steps import check_evaluation
 from components.command_line import add_check_option, add_result_option, exit_on_error
-from components.evaluate import evaluate, results_table
 from components.evaluate.options import add_scoring_options
+from components.evaluate.step import evaluate
+from components.evaluate.table import results_table
 from components.launch import write_result
 from components.model_ref import add_model_option, parse_models
 

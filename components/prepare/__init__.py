@@ -1,5 +1,1 @@
 """Raw scans to a dataset version."""
-
-from components.prepare.step import prepare
-
-__all__ = ["prepare"]

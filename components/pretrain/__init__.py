@@ -1,5 +1,1 @@
 """Stage one: semi-supervised pre-training."""
-
-from components.pretrain.step import pretrain
-
-__all__ = ["pretrain"]

@@ -1,5 +1,1 @@
 """Publish: the best seed's ARCO model becomes a package that can be used anywhere."""
-
-from components.publish.step import publish
-
-__all__ = ["publish"]

@@ -7,7 +7,7 @@ import argparse
 from components.checks.steps import check_publication
 from components.command_line import add_check_option, exit_on_error
 from components.model_ref import add_model_option, parse_models
-from components.publish import publish
+from components.publish.step import publish
 
 
 def main(arguments: list[str] | None = None) -> None:

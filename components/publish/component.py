@@ -20,7 +20,7 @@ def publish(
     """The best model as a package that needs no training code; `code` keeps Kubeflow's cache honest."""
     from components.artifacts import read_models, read_url, write_reference
     from components.command_line import exit_on_error
-    from components.publish import publish
+    from components.publish.step import publish
 
     with exit_on_error():
         url = publish(

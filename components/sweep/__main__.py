@@ -14,7 +14,7 @@ from components.compare import print_comparison
 from components.evaluate.options import add_scoring_options, scoring_of
 from components.launch import write_result
 from components.methods import METHODS
-from components.prepare import prepare
+from components.prepare.step import prepare
 from components.sweep.report import evaluate_sweep, report_sweep
 from components.sweep.settings import SweepConfig, load_sweep
 from components.sweep.step import SweepOptions, sweep

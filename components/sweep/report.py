@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from arco_core.errors import TrainingError
 from components.compare import ComparisonResult, compare
-from components.evaluate import EvaluationResult, evaluate, evaluated
 from components.evaluate.options import DEFAULT_SCORING, Scoring
+from components.evaluate.step import EvaluationResult, evaluate, evaluated
 from components.sweep.record import SweepRecord
 
 

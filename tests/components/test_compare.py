@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from components.cli import main
-from components.evaluate import evaluate
 from components.evaluate.case_table import read_cases
 from components.evaluate.results import read_results
+from components.evaluate.step import evaluate
 from tests.components.conftest import TrainedRun
 
 

@@ -11,10 +11,10 @@ import torch
 
 from arco_core.errors import DataError, StoreError
 from arco_core.model_package import load_package
-from components.evaluate import evaluate
+from components.evaluate.step import evaluate
 from components.model_ref import ModelRef
-from components.publish import publish
 from components.publish.__main__ import main
+from components.publish.step import publish
 from infra.datasets import DatasetVersion
 from infra.training.load import load_network, load_stage
 from tests.components.conftest import TrainedRun

@@ -59,7 +59,13 @@ def run(
     }
     command = [sys.executable, "-c", RUN, str(COMPILED), str(folder), str(cohort), json.dumps(arguments)]
     return subprocess.run(
-        command, env=containers.environment, umask=0, capture_output=True, text=True, timeout=3000, check=False
+        command,
+        env=containers.environment,
+        umask=0,
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
     )
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from arco_core.errors import DataError, StoreError
-from components.evaluate import evaluate, evaluated, scoring, step
+from components.evaluate import scoring, step
 from components.evaluate.__main__ import main
 from components.evaluate.case_table import read_cases
 from components.evaluate.scoring import TrainedModel, load_models, score_models
+from components.evaluate.step import evaluate, evaluated
 from components.model_ref import ModelRef, method_title
 from infra.datasets import DatasetVersion
 from infra.training.in_process import run_in_process

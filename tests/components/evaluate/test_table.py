@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from components.evaluate import results_table
 from components.evaluate.summary import summarize_methods
+from components.evaluate.table import results_table
 from tests.components.evaluate.test_summary import SCORES
 
 SUMMARY: dict[str, Any] = {

@@ -21,7 +21,7 @@ from arco_core.errors import DataError, StoreError
 from arco_core.model_package import load_package
 from components.cli import main as arco
 from components.model_ref import ModelRef
-from components.prepare import prepare
+from components.prepare.step import prepare
 from components.publish.step import provenance_of, write_package
 from components.retrain import discover as discover_module
 from components.retrain import release as release_module

@@ -16,9 +16,9 @@ import ray
 from arco_core.errors import TrainingError
 from components.cli import main
 from components.compare import compare
-from components.sweep import SweepOptions, sweep
 from components.sweep.report import evaluate_sweep, report_sweep
 from components.sweep.settings import SweepConfig
+from components.sweep.step import SweepOptions, sweep
 from infra.training import StageJob, StageResult, run_stage
 from infra.tuning import run as tuning
 from tests.conftest import TINY_SETTINGS
