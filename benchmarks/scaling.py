@@ -120,10 +120,13 @@ def measure(setting: Setting, workers: Sequence[int], repeats: int) -> dict[str,
                 timings.append(timed(job, backend))
         for count in workers:
             for kind, batch in (("strong", setting.batch), ("weak", setting.batch * count)):
-                timings = [
-                    timed(setting.job(f"{kind}-{count}-{r}", version, workers=count, batch=batch), "ray")
-                    for r in range(repeats)
-                ]
+                timings = on_ray
+                if count > 1:
+                    jobs = [
+                        setting.job(f"{kind}-{count}-{r}", version, workers=count, batch=batch)
+                        for r in range(repeats)
+                    ]
+                    timings = [timed(job, "ray") for job in jobs]
                 scaling[kind][count] = statistics.median(t.step for t in timings)
     job = setting.job("traffic", version, workers=2, batch=setting.batch)
     traffic = train_and_count(job, 2, job.steps)
