@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="torch finds no GPU here"))
     if hasattr(config, "workerinput"):  # one of the processes of `pytest -n`
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        slowest = {item.path for item in items if item.get_closest_marker("container")}
+        items.sort(key=lambda item: (item.path not in slowest, item.path not in slow))
 
 
 @pytest.fixture(scope="session")
