@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 		$(if $(WORKERS),--set run.workers=$(WORKERS)) $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 30
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: setup
 	@$(BIN)/lint-imports --no-logo
