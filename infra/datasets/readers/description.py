@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class Description:
                 "1, 2, … without gaps"
             )
         names = tuple(by_value[value] for value in range(len(by_value)))
-        unclear = sorted({repr(name) for name in names if not name or names.count(name) > 1})
+        unclear = sorted(repr(name) for name, count in Counter(names).items() if not name or count > 1)
         if unclear or len(names) > MOST_CLASSES:
             found = f"the name {unclear[0]} more than once, or none" if unclear else f"{len(names)} classes"
             raise DataError(
