@@ -1,7 +1,7 @@
 # ARCO: `make demo` runs the whole pipeline, `make test` checks everything. Both set up .venv first, once.
 # `make images` builds the container image of steps and Ray clusters; it needs Docker and Python 3.11 only.
 #
-#   make demo                              a synthetic cohort, four minutes on two cores
+#   make demo                              a synthetic cohort, four to nine minutes on two cores
 #   make demo DATA=scans LABELED=2         your own scans: 2 labelled patients (or a ratio: LABELED=0.05)
 #   make demo SEEDS="0 1 2" WORKERS=1 STORE=s3://bucket/arco ARGS="--set finetune.steps=500"
 #   make images ACCELERATOR=cuda          its SBOM goes to dist/; docs/deploy.md has the rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -30,15 +31,19 @@ def export_onnx(program: ExportedProgram, image_shape: tuple[int, ...], path: Pa
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     try:
-        graph = torch.onnx.export(
-            program,
-            (torch.zeros(2, *image_shape),),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: Dim("batch")},),
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*LeafSpec", category=FutureWarning
+            )  # torch's own copying
+            graph = torch.onnx.export(
+                program,
+                (torch.zeros(2, *image_shape),),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: Dim("batch")},),
+                verbose=False,
+            )
     finally:
         quiet.setLevel(level)
     if graph is None:
