@@ -25,6 +25,8 @@ _LINES = 20
 """Lines printed for one progress where nothing can be drawn: one every 5 %."""
 _LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.2
+_RATE_SECONDS = 0.5
+"""A rate is shown once it rests on so long: units that come in blocks come all at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,8 @@ class Progress:
         if self._first is None:
             self._first = (done, now)
         done_before, start = self._first
-        rate = (done - done_before) / (now - start) if done > done_before else 0.0
+        measured = done > done_before and now - start >= _RATE_SECONDS
+        rate = (done - done_before) / (now - start) if measured else 0.0
         parts = [f"{name} {value:.3f}" for name, value in metrics.items()]
         if rate:
             unit, per_second = self._unit, rate

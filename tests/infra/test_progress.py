@@ -70,15 +70,17 @@ def test_events_are_few_but_the_last_is_always_there() -> None:
 
 
 def test_throughput_and_time_left_follow_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 102.0])
+    clock = iter([100.0, 100.001, 102.0])
     monkeypatch.setattr("infra.progress.time.monotonic", lambda: next(clock))
     sink = Recorded()
     with Progress("train", 100, "steps", images_per_unit=8, sink=sink) as progress:
         progress.update(20)
+        progress.update(30)
         progress.update(40, loss=0.25)
     assert sink.events[0].text == ""  # nothing was done here yet: a resumed stage starts at 20
-    assert sink.events[1].text == "loss 0.250  80 images/s"
-    assert sink.events[1].seconds_left == pytest.approx(6.0)
+    assert sink.events[1].text == ""  # units of one block, all at once: no rate
+    assert sink.events[2].text == "loss 0.250  80 images/s"
+    assert sink.events[2].seconds_left == pytest.approx(6.0)
 
 
 def test_bars_show_every_title_until_closed() -> None:
