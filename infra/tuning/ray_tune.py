@@ -118,7 +118,7 @@ class _Watch(NotPickled, tune.Callback):
         """Show it."""
         self._note.begin()
         if result.get(WARNING):
-            self._sink.warn(f"warning: {trial.config['name']}: {result[WARNING]}")
+            self._sink.warn(result[WARNING])
         elif EVENT in result and not result.get(RESULT):
             self._sink.show(Event(**result[EVENT]))
 
