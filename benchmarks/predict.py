@@ -1,6 +1,6 @@
 """Prediction: windows against MONAI's own inferer, slices by batch, a whole scan, and a folder on Ray Data.
 
-    python benchmarks/predict.py [--quick] [--json] [--threads 2] [--repeats 5] [--device cuda]
+    python benchmarks/predict.py [--quick] [--json] [--threads 2] [--repeats 3] [--device cuda]
 
 Variants of one part take turns, so that a machine that slows down does so for all of them; medians of all
 turns and ratios are printed. Our masks and MONAI's must be the same but for rounding. Networks have random
@@ -58,7 +58,7 @@ class Setting:
     device: str
 
 
-FULL = {"volume": (96, 160, 160), "patch": (48, 96, 96), "slices": 48, "side": 256, "scans": 1000}
+FULL = {"volume": (64, 128, 128), "patch": (32, 64, 64), "slices": 32, "side": 192, "scans": 1000}
 QUICK = {"volume": (16, 64, 64), "patch": (16, 32, 32), "slices": 8, "side": 96, "scans": 20}
 LEAST_AGREEMENT = 0.999
 """Share of voxels that our masks and MONAI's must have in common; ties may fall either way."""
@@ -229,11 +229,11 @@ def parse(arguments: list[str] | None = None) -> tuple[Setting, argparse.Namespa
     parser.add_argument("--quick", action="store_true", help="small images, seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, help="measured turns; default 5, or 1 with --quick")
+    parser.add_argument("--repeats", type=int, help="measured turns; default 3, or 1 with --quick")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args(arguments)
     sizes: Any = QUICK if options.quick else FULL
-    repeats = options.repeats or (1 if options.quick else 5)
+    repeats = options.repeats or (1 if options.quick else 3)
     return Setting(**sizes, repeats=repeats, device=options.device), options
 
 
