@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from arco_core.errors import Diverged, TrainingError
 from infra.training.metrics_log import ROLLBACK, Line, event_line
 from infra.training.validation import Validation
 
 LEARNT = 0.5
-"""A class has been learnt once its validation Dice has reached this."""
+"""A class has been learnt once its validation Dice was at least this, two validations in a row. Once proves
+nothing: early in training a structure and its neighbour of the same size may take turns in being all of both,
+which is a Dice of up to 2/3 for one of them."""
 LOST = 0.05
 """A class that had been learnt is lost where its Dice is below this."""
 BEGUN = 0.1
@@ -48,8 +51,15 @@ def lost_classes(validations: Sequence[Validation]) -> dict[str, float]:
     if not validations:
         return {}
     *earlier, last = validations
-    best = {name: max((v.per_class[name] for v in earlier), default=0.0) for name in last.per_class}
-    return {name: best[name] for name, dice in last.per_class.items() if dice < LOST and best[name] >= LEARNT}
+
+    def learnt(name: str) -> bool:
+        return any(min(a.per_class[name], b.per_class[name]) >= LEARNT for a, b in pairwise(earlier))
+
+    return {
+        name: max(v.per_class[name] for v in earlier)
+        for name, dice in last.per_class.items()
+        if dice < LOST and learnt(name)
+    }
 
 
 def check_classes(validations: Sequence[Validation]) -> str | None:
