@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,18 +73,28 @@ def sweep(options: SweepOptions) -> SweepRecord:
 
 
 class _Show:
-    """Tells how the sweep gets on."""
+    """Tells how the sweep gets on; the time left is as if all trainings took as long as those so far."""
 
     def __init__(self, grid: Grid) -> None:
         self._total = len(grid.tasks)
         self._sink = default_sink()
+        self._started = time.monotonic()
+        self._trained = 0
 
     def __call__(self, outcome: Outcome, ended: int) -> None:
         if outcome.state != "done":
             self._sink.warn(f"{outcome.task.name}: {outcome.state}: {outcome.reason}")
-        text = f"{outcome.task.name} {outcome.state}"
+        left = None
+        if outcome.attempts:  # not done before, nor left out
+            self._trained += 1
+            left = (time.monotonic() - self._started) / self._trained * (self._total - ended)
         self._sink.show(
             Event(
-                title="sweep", done=ended, total=self._total, unit="trainings", text=text, seconds_left=None
+                title="sweep",
+                done=ended,
+                total=self._total,
+                unit="trainings",
+                text=f"{outcome.task.name} {outcome.state}",
+                seconds_left=left,
             )
         )

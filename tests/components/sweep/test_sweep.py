@@ -66,7 +66,9 @@ main(["sweep", *sys.argv[2:]])
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_repeats_nothing_that_was_done(tiny_dataset: str, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_and_repeats_nothing_that_was_done(
+    tiny_dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "sweep"
     given = arguments(tiny_dataset, run)
     killed = subprocess.run(
@@ -78,6 +80,8 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing_that_was_done(tiny_dataset: 
     assert not (run / "report.html").exists()
 
     main(["sweep", *given])
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sweep  ")]
+    assert [line.endswith(" left") for line in shown] == [False] * 2 + [True] * 3 + [False]
     started = attempts(run)
     assert finished(run) == started.keys()
     assert len(started) == 4 + 2  # two methods with two amounts of labels; two stages one
