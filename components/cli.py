@@ -82,13 +82,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _variance(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
+    from components.console import print_table
     from components.variance import measure_variance, variance_table
 
     given = ("dataset", "checkpoint", "output", "batches", "queries", "device")
     result = measure_variance(**{key: getattr(options, key) for key in given})
-    Console().print(variance_table(result.rows))
+    print_table(variance_table(result.rows))
     print(f"picture  {result.picture_url}\ntable    {result.table_url}")
 
 

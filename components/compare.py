@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from components.console import print_table
 from components.evaluate.case_table import cases_csv, cases_parquet
 from components.evaluate.comparison import Comparison, compare_results
 from components.evaluate.report import REPORT, amount_title, report_files
@@ -79,7 +79,7 @@ def _evaluated(runs: Sequence[str]) -> tuple[list[str], list[str]]:
 def print_comparison(result: ComparisonResult) -> None:
     """Print a comparison's tables and notes, and where it is."""
     for table in comparison_tables(result.comparison):
-        Console().print(table)
+        print_table(table)
     for note in result.comparison.notes:
         print(f"note: {note}")
     print(f"report   {result.report_url}\nnumbers  {result.comparison_url}")

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from components.console import print_table
 from components.evaluate.table import results_table
 from components.plan import RunPlan
 from infra.progress import EVENTS_ENVIRONMENT, Bars, Event, Lines, Sink
@@ -40,7 +41,7 @@ def print_result(run: str) -> None:
     summary: Mapping[str, Any] = json.loads(store.read_bytes("summary.json"))
     console = Console()
     console.print()
-    console.print(results_table(summary))
+    print_table(results_table(summary))
     swept = [("sweep", "sweep/report.html")] if store.exists("sweep/report.html") else []
     for topic, name in (("report", "report.html"), *swept, ("model", "model")):
         console.print(Text.assemble((f"{topic:<9}", "dim"), store.join(name)), soft_wrap=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from components.checks.steps import check_evaluation
 from components.command_line import add_check_option, add_result_option, exit_on_error
+from components.console import print_table
 from components.evaluate.options import add_scoring_options
 from components.evaluate.step import evaluate
 from components.evaluate.table import results_table
@@ -34,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
             return
         result = evaluate(models=models, **options)
         write_result(made, result.summary_url)
-    Console().print(results_table(result.summary))
+    print_table(results_table(result.summary))
     print(f"report   {result.report_url}\nsummary  {result.summary_url}")
 
 

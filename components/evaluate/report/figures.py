@@ -160,6 +160,7 @@ def _overlays(comparison: Comparison) -> Figure:
     primary = amount.shown(amount.best_method, amount.best_seed(amount.best_method))
     shown, chosen = amount.shown_beside(primary), chosen_cases(primary)
     figure = Figure(figsize=(1.6 * (len(shown) + 1), 1.75 * len(chosen) + 0.45), layout="constrained")
+    figure.suptitle(f"{amount_title(comparison, amount.labeled)}, seed {primary.seed}", size=8)
     rows = figure.subplots(len(chosen), len(shown) + 1, squeeze=False)
     for panels, (rank, case_id) in zip(rows, chosen, strict=True):
         cut = amount.slice_of(case_id, shown)
