@@ -71,11 +71,19 @@ def starts_embedded() -> bool:
 
 
 def _start_embedded(workers: int) -> None:
-    _set_defaults(_EMBEDDED_ENVIRONMENT)
+    # Logical CPUs are places for workers, and one more than workers keeps other tasks from starving.
+    cpus = max(available_cores(), workers + 1)
+    _set_defaults(
+        {
+            **_EMBEDDED_ENVIRONMENT,
+            # As many processes start at once. Ray's own figure is `cpus`, and it warns of four times as many
+            # processes: on two cores a sweep of two trainings at a time would be told of "8 PYTHON workers".
+            "RAY_worker_maximum_startup_concurrency": str(max(cpus, 8)),
+        }
+    )
     ray.init(
         address="local",  # never attach to a Ray that somebody else left running here
-        # Logical CPUs are places for workers, and one more than workers keeps other tasks from starving.
-        num_cpus=max(available_cores(), workers + 1),
+        num_cpus=cpus,
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
