@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Tables of numbers in the terminal, of which no column may fold."""
 
 from __future__ import annotations
 

@@ -173,6 +173,9 @@ def _overlays(comparison: Comparison) -> Figure:
         panels[0].set_title(f"{rank}: {case_id}", size=7)
         for axes, model in zip(panels[1:], shown, strict=True):
             _draw(axes, cut, model, box)
+            seed = "" if model.seed == primary.seed else f", seed {model.seed}"
+            dice = f"DSC {100 * model.dice[case_id]:.1f}%"
+            axes.set_title(f"{method_title(model.method)}{seed}, {dice}", size=7)
     legend = figure.legend(
         handles=_drawn_handles(comparison.common["classes"][1:]), loc="outside lower center", ncols=6,
         frameon=False, fontsize=7,
@@ -202,7 +205,6 @@ def _draw(axes: Axes, cut: CaseSlice, model: Shown, box: Box) -> None:
             axes.contour(drawn == index, levels=(0.5,), colors=[color], linewidths=0.9)
         if (reference == index).any():
             axes.contour(reference == index, levels=(0.5,), colors=["white"], linewidths=0.7)
-    axes.set_title(f"{method_title(model.method)}, DSC {100 * model.dice[cut.case_id]:.1f}%", size=7)
 
 
 def _tidy(axes: Axes) -> None:
