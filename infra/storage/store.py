@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -13,9 +14,9 @@ from infra.storage.local import LocalBackend
 from infra.storage.s3 import S3Backend
 
 _PROBE = ".arco-probe"
-"""Always the same: what a killed process leaves, the next one removes."""
-_PROBES = 6
-"""Attempts to create it: another process may remove it between two."""
+"""Always the same at first: what a killed process leaves, the next one removes."""
+_SHARED_PROBES = 4
+"""Attempts to create it. Others may remove it each time between two; then a name of its own decides."""
 
 
 class Store:
@@ -129,7 +130,6 @@ class Store:
         """
         try:
             refuses = self._refuses_to_replace()
-            self.delete(_PROBE)
         except StoreError as error:
             raise StoreError(f"the store {self.url} is not writable: {error}") from error
         if not refuses:
@@ -141,16 +141,19 @@ class Store:
 
     def _refuses_to_replace(self) -> bool:
         """Whether `put_if_absent` fails where there is an object, once it has created one."""
+        own = f"{_PROBE}-{uuid.uuid4().hex}"
         created = refused = False
-        for _ in range(_PROBES):
+        for probe in [_PROBE] * _SHARED_PROBES + [own] * 2:
             try:
-                self.put_if_absent(_PROBE, b"")
+                self.put_if_absent(probe, b"")
                 created = True
             except AlreadyExists:
                 refused = True
                 if created:
                     break
-                self.delete(_PROBE)  # a killed process left it
+                self.delete(probe)  # a killed process left it
+        for probe in (_PROBE, own):
+            self.delete(probe)
         return refused
 
 

@@ -214,6 +214,20 @@ def test_a_probe_that_was_left_behind_is_removed(store: Store) -> None:
     assert store.list() == []
 
 
+def test_a_probe_that_others_remove_each_time_gives_way_to_one_of_its_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Store.put_if_absent
+
+    def crowded(self: Store, path: str, data: bytes) -> None:
+        self.delete(".arco-probe")
+        original(self, path, data)
+
+    monkeypatch.setattr(Store, "put_if_absent", crowded)
+    store.check_writable()
+    assert store.list() == []
+
+
 def test_processes_that_probe_at_one_time_are_all_content(store: Store) -> None:
     problems: list[StoreError] = []
 
