@@ -4,15 +4,14 @@ from arco_core.inference.maps import MAPS, MapName, Segmentation
 from arco_core.inference.masks import segment_prepared, segment_scan, segment_volume
 from arco_core.inference.probabilities import (
     PATCHES_PER_BATCH,
-    SLICES_PER_BATCH,
     predict_slices,
     predict_windows,
+    slices_per_batch,
 )
 
 __all__ = [
     "MAPS",
     "PATCHES_PER_BATCH",
-    "SLICES_PER_BATCH",
     "MapName",
     "Segmentation",
     "predict_slices",
@@ -20,4 +19,5 @@ __all__ = [
     "segment_prepared",
     "segment_scan",
     "segment_volume",
+    "slices_per_batch",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, combinations
@@ -13,9 +14,19 @@ from torch import Tensor, nn
 
 from arco_core.errors import DataError
 
-SLICES_PER_BATCH = 16
+_SLICES_PER_BATCH = 16
+"""At most; see `slices_per_batch`."""
+_PIXELS_PER_BATCH = 2**17
+"""Of a batch on a CPU: more fall out of its cache between layers (docs/predict.md has the figures)."""
 PATCHES_PER_BATCH = 2
 _FLIP_AXES = {"d": -3, "h": -2, "w": -1}
+
+
+def slices_per_batch(size: Sequence[int], device: torch.device | str = "cpu") -> int:
+    """How many slices of `size` (H, W) go through a network at a time: 16, on a CPU fewer of large ones."""
+    if torch.device(device).type != "cpu":
+        return _SLICES_PER_BATCH
+    return min(_SLICES_PER_BATCH, max(1, _PIXELS_PER_BATCH // math.prod(size)))
 
 
 def predict_slices(
@@ -23,13 +34,13 @@ def predict_slices(
     slices: npt.NDArray[np.float32],
     *,
     flips: str = "",
-    batch: int = SLICES_PER_BATCH,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
 ) -> npt.NDArray[np.float32]:
     """Class probabilities (S, K, H, W) of slices (S, C, H, W), in evaluation mode, without gradients.
 
     The network must be on `device`; its training mode is put back afterwards. `flips` are the axes of
-    `InferenceConfig.flips`.
+    `InferenceConfig.flips`; `batch` is `slices_per_batch` unless given.
 
     Raises:
         DataError: `slices` is empty or not four-dimensional, or `flips` names the depth.
@@ -43,7 +54,7 @@ def slice_probabilities(
     slices: npt.NDArray[np.float32],
     *,
     flips: str = "",
-    batch: int = SLICES_PER_BATCH,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
     """As `predict_slices`, a batch (<= batch, K, H, W) at a time, left on `device`."""
@@ -54,6 +65,7 @@ def slice_probabilities(
     if "d" in flips:
         raise DataError(f"flips {flips!r}: a model of slices knows no depth; name axes of 'hw'.")
     classify = _classifier(network, flips)
+    batch = batch or slices_per_batch(slices.shape[2:], device)
     with _evaluating(network):
         for start in range(0, len(slices), batch):
             part = np.ascontiguousarray(slices[start : start + batch], np.float32)

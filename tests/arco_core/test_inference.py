@@ -19,6 +19,7 @@ from arco_core.inference import (
     predict_windows,
     segment_scan,
     segment_volume,
+    slices_per_batch,
 )
 from arco_core.model_package import PublishedModel
 from arco_core.networks import build_network
@@ -78,6 +79,20 @@ def test_a_batch_is_never_larger_than_asked() -> None:
     network = Bands()
     predict_slices(network, np.zeros((7, 1, 16, 16), np.float32), batch=3)
     assert network.batches == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "batches"),
+    [(16, "cpu", 16), (96, "cpu", 14), (192, "cpu", 3), (256, "cpu", 2), (512, "cpu", 1), (512, "cuda", 16)],
+)
+def test_fewer_large_slices_go_through_a_cpu_at_a_time(side: int, device: str, batches: int) -> None:
+    assert slices_per_batch((side, side), device) == batches
+
+
+def test_a_batch_follows_the_size_of_its_slices() -> None:
+    network = Bands()
+    predict_slices(network, np.zeros((5, 1, 192, 192), np.float32))
+    assert network.batches == [3, 2]
 
 
 def test_the_mode_is_put_back_after_an_error() -> None:

@@ -26,11 +26,12 @@ def test_every_part_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         "ours, flips w",
     }
     assert set(result["slices"]["slices_per_second"]) == {
-        "batch 1",
-        "batch 4",
-        "batch 16",
-        "batch 32",
-        "monai",
+        "ours",
+        "ours, batch 1",
+        "ours, batch 4",
+        "ours, batch 16",
+        "ours, batch 32",
+        "monai, batch 16",
     }
     assert set(result["scan"]["seconds"]) == {"read", "prepare", "segment", "with both maps", "write"}
     assert 0 < result["scan"]["network_share"] < 1
