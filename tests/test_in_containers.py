@@ -118,7 +118,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    containers: Containers, folder: Path, cohort: Path, overrides: tuple[str, ...] = ()
+    containers: Containers,
+    folder: Path,
+    cohort: Path,
+    *,
+    compiled: Path = COMPILED,
+    overrides: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run `arco_full` on `cohort`; the store is below `folder`, which is all that the steps may write to."""
     arguments: dict[str, Any] = {
@@ -131,7 +136,7 @@ def run(
         "seeds": [0],
         "backend": "in-process",
     }
-    command = [sys.executable, "-c", RUN, str(COMPILED), str(folder), str(cohort), json.dumps(arguments)]
+    command = [sys.executable, "-c", RUN, str(compiled), str(folder), str(cohort), json.dumps(arguments)]
     return subprocess.run(
         command,
         env=containers.environment,
@@ -166,7 +171,9 @@ def test_from_scans_to_a_published_model(containers: Containers, folder: Path, c
 def test_a_step_that_fails_fails_the_run_and_says_why(
     containers: Containers, folder: Path, cohort: Path
 ) -> None:
-    finished = run(containers, folder, cohort, overrides=("pretrain.steps=-1",))
+    hasty = folder / "hasty.yaml"  # tries again at once, not after a minute and then two
+    hasty.write_text(COMPILED.read_text().replace("backoffDuration: 60s", "backoffDuration: 0s"))
+    finished = run(containers, folder, cohort, compiled=hasty, overrides=("pretrain.steps=-1",))
     assert finished.returncode != 0
     assert "pretrain.steps" in finished.stdout
     assert not (folder / "store/runs/demo/summary.json").exists()
