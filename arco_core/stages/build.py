@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from arco_core.config.errors import require_in
 from arco_core.config.schema import ArcoConfig
+from arco_core.networks import channels_last
 from arco_core.peers import ALONE, Peers
 from arco_core.stages.base import Stage
 from arco_core.stages.finetune import FinetuneStage
@@ -34,8 +33,6 @@ def build_stage(name: str, config: ArcoConfig, *, channels: int, classes: int, p
         "supervised": SupervisedStage,
     }
     stage = kinds[name](config, peers, channels=channels, classes=classes)
-    # A fifth faster, on CPUs too. Not later: data-parallel wrappers lay out their buckets by the format.
-    flat = config.network.spatial_axes == 2
-    memory_format = torch.channels_last if flat else torch.channels_last_3d
-    stage.to(memory_format=memory_format)  # type: ignore[call-overload]
+    # Heads, too, and not later: data-parallel wrappers lay out their buckets by the format.
+    stage.to(memory_format=channels_last(config.network))  # type: ignore[call-overload]
     return stage

@@ -51,6 +51,5 @@ def load_networks(checkpoint_url: str) -> tuple[PyramidNetwork, PyramidNetwork |
     teacher = next((t for t in teachers if isinstance(t, PyramidNetwork)), None)
     for module in (network, teacher):
         if module is not None:
-            # In torch's default format, so that what is scored is to the bit what is published.
-            module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+            module.eval()
     return network, teacher, job

@@ -14,7 +14,6 @@ from arco_core.config import DataConfig, InferenceConfig, NetworkConfig
 from arco_core.model_card import model_card
 from arco_core.model_package import ModelPackageError, PublishedModel, load_package, save_package
 from arco_core.networks import build_network
-from arco_core.networks.unet import UNet
 
 METRICS = {
     "split": "validation",
@@ -44,7 +43,7 @@ NETWORK = NetworkConfig(features=(4, 8, 8), dropout=(0.1, 0.2, 0.3))
 
 def toy_model() -> PublishedModel:
     torch.manual_seed(0)
-    network = UNet(2, 3, NETWORK)
+    network = build_network(2, 3, NETWORK)
     network.train()
     network(torch.randn(8, 2, 32, 48))  # so that the running statistics are not the initial ones
     return PublishedModel(
