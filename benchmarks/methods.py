@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from components.evaluate.step import evaluate
+from components.evaluate.summary import unit_of
 from components.methods import MEAN_TEACHER, METHODS, OWN_METHODS, framework_of
 from components.model_ref import BASELINE, ModelRef, method_title
 from components.prepare.step import prepare
@@ -101,14 +102,15 @@ def _over(options: TrainingOptions, *settings: str) -> TrainingOptions:
 
 def markdown(summary: dict[str, Any]) -> str:
     """Mean Dice (%) of each method, seed by seed, and its difference to the mean teacher's."""
+    unit = unit_of(summary)
     methods, seeds = summary["methods"], [str(seed) for seed in summary["seeds"]]
     reference = methods.get(MEAN_TEACHER, {}).get("dice", {}).get("per_seed", {})
     head = [
         "",
         *(f"seed {s}" for s in seeds),
         "mean ± sd",
-        "ASD, mm",
-        "HD95, mm",
+        f"ASD, {unit}",
+        f"HD95, {unit}",
         "missing",
         "over mean teacher",
     ]
@@ -117,7 +119,8 @@ def markdown(summary: dict[str, Any]) -> str:
         own = values["dice"]["per_seed"]
         cells = [f"{100 * own[s]:.1f}" for s in seeds]
         cells.append(_spread([100 * own[s] for s in seeds]))
-        cells += [_distance(values[m]["mean"]) for m in ("asd_mm", "hd95_mm")] + [str(values["missing"])]
+        cells += [_distance(values[f"{name}_{unit}"]["mean"]) for name in ("asd", "hd95")]
+        cells.append(str(values["missing"]))
         differences = [100 * (own[s] - reference[s]) for s in seeds if s in reference]
         cells.append(_spread(differences, sign="+") if differences and method != MEAN_TEACHER else "")
         lines.append(f"| {method_title(method)} | {' | '.join(cells)} |")
@@ -125,7 +128,7 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def _distance(mean: float | None) -> str:
-    """A dash where no volume has a distance, or none a voxel size."""
+    """A dash where no volume has a distance."""
     return "–" if mean is None else f"{mean:.2f}"
 
 

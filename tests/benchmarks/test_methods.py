@@ -12,18 +12,29 @@ from benchmarks.methods import markdown, train_seed
 from components.training_options import TrainingOptions
 
 
-def scores(dice: dict[str, float], asd: float | None) -> dict[str, Any]:
+def scores(dice: dict[str, float], asd: float | None, unit: str = "mm") -> dict[str, Any]:
     distance = {"mean": asd}
-    return {"dice": {"per_seed": dice}, "asd_mm": distance, "hd95_mm": distance, "missing": 1}
+    return {"dice": {"per_seed": dice}, f"asd_{unit}": distance, f"hd95_{unit}": distance, "missing": 1}
+
+
+def summary(methods: dict[str, Any], *, spacing_known: bool = True) -> dict[str, Any]:
+    return {"methods": methods, "seeds": [0, 1], "spacing_known": spacing_known, "convention": "arco"}
+
+
+def test_distances_are_in_voxels_where_their_size_is_not_known() -> None:
+    """As of the semi-supervised literature's ACDC files."""
+    methods = {"arco-sg": scores({"0": 0.85, "1": 0.9}, 2.5, "voxel")}
+    head, _, row = markdown(summary(methods, spacing_known=False)).splitlines()
+    assert "| ASD, voxel | HD95, voxel |" in head
+    assert row == "| ARCO-SG | 85.0 | 90.0 | 87.5 ± 3.5 | 2.50 | 2.50 | 1 |  |"
 
 
 def test_a_distance_that_no_volume_has_is_a_dash() -> None:
-    """The semi-supervised literature's ACDC files hold no voxel size, so there is no distance in mm."""
     methods = {
         "mean-teacher": scores({"0": 0.8, "1": 0.9}, 1.234),
         "arco-sg": scores({"0": 0.85, "1": 0.9}, None),
     }
-    rows = markdown({"methods": methods, "seeds": [0, 1]}).splitlines()[2:]
+    rows = markdown(summary(methods)).splitlines()[2:]
     assert rows == [
         "| Mean teacher | 80.0 | 90.0 | 85.0 ± 7.1 | 1.23 | 1.23 | 1 |  |",
         "| ARCO-SG | 85.0 | 90.0 | 87.5 ± 3.5 | – | – | 1 | +2.5 ± 3.5 |",
