@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -88,6 +89,8 @@ def save_package(
     if any(folder.iterdir()):
         raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
     network = copy.deepcopy(model.network).cpu().eval()
+    # Programs want their weights so.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     _save_weights(network, folder / WEIGHTS)
     if model.teacher is not None:
         _save_weights(model.teacher, folder / TEACHER)

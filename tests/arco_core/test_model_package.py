@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,11 @@ def test_exported_program_gives_the_networks_mask(package: Path, batch: int) -> 
 
 def test_saving_leaves_the_callers_network_as_it_is(tmp_path: Path) -> None:
     model = toy_model()
-    save_package(tmp_path / "model", model, metrics=METRICS, provenance=PROVENANCE)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning)
+        save_package(tmp_path / "model", model, metrics=METRICS, provenance=PROVENANCE)
     assert model.network.training
+    assert model.network.head.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_card_says_scores_limits_and_use(package: Path) -> None:
