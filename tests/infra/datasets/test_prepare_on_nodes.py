@@ -34,9 +34,9 @@ def two_nodes() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scans that take seconds to prepare."""
+    """Scans that take seconds to prepare, on a fast machine too."""
     folder = tmp_path_factory.mktemp("scans")
-    return write_msd_folder(folder, patients=CASES, labeled=CASES // 2, shape=(128, 128, 24))
+    return write_msd_folder(folder, patients=CASES, labeled=CASES // 2, shape=(256, 256, 48))
 
 
 @pytest.fixture(scope="module")
