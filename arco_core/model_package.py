@@ -89,7 +89,7 @@ def save_package(
     if any(folder.iterdir()):
         raise ModelPackageError(f"{folder} is not empty: choose another folder, or remove what it holds.")
     network = copy.deepcopy(model.network).cpu().eval()
-    # Programs want their weights so.
+    # Of weights in channels last torch warns when it saves a program.
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     _save_weights(network, folder / WEIGHTS)
     if model.teacher is not None:
